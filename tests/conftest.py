@@ -1,0 +1,35 @@
+"""Shared fixtures: where third-party vectors are, and one hypothesis profile (seeded, no deadline)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "devguard", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile(
+    "check", deadline=None, derandomize=False, max_examples=600, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("DEVGUARD_HYPOTHESIS", "devguard"))
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def missing(what: str) -> None:
+    """Skip the running test because something it needs is not on this machine; in CI that is a failure."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} (in CI this may not be missing)")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def vectors() -> Path:
+    """Folder of third-party test data beside the checkout; the test skips, saying so, where it is missing."""
+    folder = ROOT.parent / "shared" / "vectors"
+    if not folder.is_dir():
+        missing("third-party vectors are not beside this checkout (../shared/vectors)")
+    return folder
