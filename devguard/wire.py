@@ -115,6 +115,8 @@ class Walker:
         for _ in range(count):
             end = self.skip(at, depth - 1)
             key = bytes(self.data[at:end])
+            if key[0] >> 5 == 7:  # true and 1 would be one key of a Python dict
+                raise Malformed(self.code, f"a map key at offset {at} is no number, string or array")
             if key in seen:
                 raise Malformed(self.code, f"duplicate map key at offset {at}")
             if self.deterministic and seen and key < previous:

@@ -67,6 +67,9 @@ def test_key_order_is_bytewise_of_the_encoding() -> None:
         "a2020001 00",  # keys out of order
         "a201000100",  # duplicate keys
         "a2 01 00 1801 00",
+        "a20100f500",  # true as a key is 1 in Python
+        "a1f500",
+        "a1f600",
         "f97e00",  # half NaN
         "fb3ff0000000000000",
         "f7",  # undefined

@@ -1,0 +1,168 @@
+"""COSE_Sign: one payload, several signatures (RFC 9052 section 4.1). Used where a role asks for more than one key.
+
+The protected `typ` sits in the body, so it holds for every signature; each signature has its own alg and kid.
+Counting persons and thresholds is the work of `trust`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import cbor2
+
+from devguard import wire
+from devguard.cose.headers import (
+    Header,
+    algorithm_of,
+    check_buckets,
+    check_critical,
+    check_type,
+    covered_payload,
+    kid_of,
+    protected_for,
+    read_body,
+    read_protected,
+    signed_bytes,
+)
+from devguard.cose.keys import CoseKey
+from devguard.cose.signer import Signer
+from devguard.errors import LocalProtocolError, Malformed, Refused
+
+TAG_SIGN: Final = 98
+MAX_SIGNATURES: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """One signature of a COSE_Sign object: its own protected bytes, unprotected map and signature."""
+
+    protected: bytes
+    unprotected: Mapping[Any, Any]
+    signature: bytes
+
+    @property
+    def headers(self) -> dict[Any, Any]:
+        """The decoded protected header."""
+        return read_protected(self.protected, "wire.malformed", deterministic=False)
+
+    @property
+    def algorithm(self) -> int:
+        """The protected algorithm number; 0 when there is none, which no key allows."""
+        return algorithm_of(self.headers)
+
+    @property
+    def kid(self) -> bytes | None:
+        """The key id, protected first, then unprotected; a hint, not a proof."""
+        return kid_of(self.headers, self.unprotected)
+
+
+@dataclass(frozen=True, slots=True)
+class SignMany:
+    """A COSE_Sign object as received or made; members as in `Sign1`, with 1 to 64 signatures."""
+
+    protected: bytes
+    unprotected: Mapping[Any, Any]
+    payload: bytes | None
+    signatures: tuple[Signature, ...]
+
+    @property
+    def headers(self) -> dict[Any, Any]:
+        """The decoded protected header of the body."""
+        return read_protected(self.protected, "wire.malformed", deterministic=False)
+
+    def to_be_signed(self, index: int, payload: bytes | None = None, external_aad: bytes = b"") -> bytes:
+        """The Sig_structure bytes of signature `index`; `payload` is given exactly when it is detached."""
+        covered = covered_payload(self.payload, payload)
+        return signed_bytes(self.protected, self.signatures[index].protected, external_aad, covered)
+
+    def verify_one(
+        self,
+        index: int,
+        key: CoseKey,
+        *,
+        payload: bytes | None = None,
+        external_aad: bytes = b"",
+        typ: str | None = None,
+    ) -> bytes:
+        """The payload, when signature `index` is `key`'s. Raises as `Sign1.verify`."""
+        if not 0 <= index < len(self.signatures):
+            raise Refused("signature.missing", f"there is no signature number {index}")
+        body = self.headers
+        one = self.signatures[index]
+        check_type(body, typ)
+        check_critical(body)
+        headers = one.headers
+        check_critical(headers)
+        covered = covered_payload(self.payload, payload)
+        message = signed_bytes(self.protected, one.protected, external_aad, covered)
+        key.verify(algorithm_of(headers), message, one.signature)
+        return covered
+
+    def add(
+        self, signer: Signer, typ: str | None, *, payload: bytes | None = None, external_aad: bytes = b""
+    ) -> SignMany:
+        """This object with one more signature, verified before it is returned.
+
+        `typ` must be the body's, so that nobody signs another kind of object than they meant: `key.purpose`.
+        Raises `LocalProtocolError` beyond 64 signatures.
+        """
+        check_type(self.headers, typ)
+        check_critical(self.headers)
+        if len(self.signatures) >= MAX_SIGNATURES:
+            raise LocalProtocolError("wire.malformed", f"more than {MAX_SIGNATURES} signatures")
+        protected = protected_for(signer.algorithm, signer.key.thumbprint, None, None)
+        covered = covered_payload(self.payload, payload)
+        message = signed_bytes(self.protected, protected, external_aad, covered)
+        signature = signer.sign(message)
+        signer.key.verify(signer.algorithm, message, signature)
+        return replace(self, signatures=(*self.signatures, Signature(protected, {}, signature)))
+
+    def encode(self, tagged: bool = True) -> bytes:
+        """Deterministic CBOR, with tag 98 unless `tagged` is false."""
+        signatures = [[one.protected, one.unprotected, one.signature] for one in self.signatures]
+        body = [self.protected, self.unprotected, self.payload, signatures]
+        return wire.encode(cbor2.CBORTag(TAG_SIGN, body) if tagged else body)
+
+
+def read_sign(
+    data: bytes, *, tagged: bool | None = True, code: str = "wire.malformed", deterministic: bool = True
+) -> SignMany:
+    """The COSE_Sign object that `data` is; arguments and errors as `read_sign1`."""
+    body = read_body(data, TAG_SIGN, tagged=tagged, code=code, deterministic=deterministic)
+    protected, unprotected, payload, items = body
+    check_buckets(protected, unprotected, code, deterministic)
+    if not isinstance(items, list) or not 1 <= len(items) <= MAX_SIGNATURES:
+        raise Malformed(code, f"a COSE_Sign object has 1 to {MAX_SIGNATURES} signatures")
+    signatures = tuple(_read_signature(item, code, deterministic) for item in items)
+    return SignMany(protected, unprotected, payload, signatures)
+
+
+def _read_signature(item: object, code: str, deterministic: bool) -> Signature:
+    if not isinstance(item, list) or len(item) != 3 or not isinstance(item[2], bytes):
+        raise Malformed(code, "a COSE_Signature is an array of two headers and a byte string")
+    check_buckets(item[0], item[1], code, deterministic)
+    return Signature(item[0], item[1], item[2])
+
+
+def sign_many(
+    signers: Sequence[Signer],
+    payload: bytes,
+    *,
+    typ: str | None,
+    external_aad: bytes = b"",
+    headers: Mapping[Any, Any] | None = None,
+) -> SignMany:
+    """Sign `payload` with every signer, `typ` and `headers` in the protected body. Raises as `SignMany.add`."""
+    extra = dict(headers or {})
+    if extra.keys() & {Header.ALG, Header.CRIT, Header.KID, Header.TYP}:
+        raise LocalProtocolError("wire.malformed", "alg, crit, kid and typ are not set through extra headers")
+    if not signers:
+        raise LocalProtocolError("signature.missing", "COSE_Sign needs at least one signer")
+    if typ is not None:
+        extra[int(Header.TYP)] = typ
+    made = SignMany(wire.encode(extra) if extra else b"", {}, payload, ())
+    for signer in signers:
+        made = made.add(signer, typ, external_aad=external_aad)
+    return made
