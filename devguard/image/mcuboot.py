@@ -1,0 +1,192 @@
+"""An MCUboot image, field by field, and what is wrong with it by the bootloader's own rules.
+
+`inspect_mcuboot` hashes the image, compares every hash TLV, and with a public key checks the signatures as
+the bootloader does: a signature counts only right behind a KEYHASH (or PUBKEY) TLV that names the key. It is
+no verdict about a release: devguard's own signatures are judged elsewhere. Encrypted images are described,
+not decrypted. Only this module and its two helpers import construct.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import BinaryIO, Final
+
+from devguard.cose.keys import CoseKey
+from devguard.image import mcuboot_layout as layout
+from devguard.image.mcuboot_keys import ImageKey, PublicKey, image_key
+from devguard.image.mcuboot_parse import MAX_PROBLEMS, Parsed, Tlv, hash_signed_part, parse
+from devguard.image.mcuboot_trailer import check_tail
+from devguard.image.problem import Problem
+
+_LENGTHS: Final = {layout.SECURITY_COUNTER: 4, layout.VENDOR_ID: 16, layout.CLASS_ID: 16, layout.DEPENDENCY_TYPE: 12}
+# KEYHASH values (SHA-256, or the hash of the key's curve) of the key pairs that MCUboot publishes for tests.
+PUBLISHED_TEST_KEYS: Final = {
+    "fc5701dc6135e1323847bdc40f04d2e5bee5833b23c29f93593d00018cfa9994": "root-rsa-2048",
+    "449793fb65cd7698753d5b3f35fab15f1e3a45111ff24e1d46741de5ae12d59e": "root-rsa-3072",
+    "e30466f6b8470c1f29070b17f1e2d3e94d445e3f608087fdc711e4382bb538b6": "root-ec-p256",
+    "85b7bd5f5dff9a03a99927adaf6ca6febde822c1a480928324a8e60323715c5779461c496a95aee8c4f90b99779f848a": "root-ec-p384",
+    "c1907fa4eac7fae3840a78902b6f0710b037e9968e5c6274a12a28790c7d4e3c": "root-ed25519",
+    "e3e129b49f1218e18e4614acb2523389c75852ebb98b4d2c6171a2fc65706ba3"
+    "d1ddf85f52e71450c3e572e624695fafd41ce4d9354d6c2b19f7d6001a6ae8b0": "root-ed25519",
+    "6754edab1e29affef4a05935adecbeb1a7b8b62397b31e39a61b5bfcaafd63af": "root-ed25519-2",
+    "e11ed22583de283392266b917bd82e88486edf47bc58c7ce8e42f9fb90e1daa9"
+    "00e72f172e4bd4fb19fc1870638e3a89c3f033ef4db6f6235d02ee623b4b2924": "root-ed25519-2",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class McubootReport:
+    """Fields ready for JSON (integers, text, booleans, lists) and the problems found, in file order."""
+
+    fields: dict[str, object]
+    problems: tuple[Problem, ...]
+
+
+def inspect_mcuboot(reader: BinaryIO, key: ImageKey | CoseKey | PublicKey | None = None) -> McubootReport:
+    """Reports on the image in a seekable `reader`; with a public `key` its signature too.
+
+    Problem codes: image.format (structure), image.digest (a hash is missing or wrong), image.trailing,
+    signature.missing, key.unknown (no signature names the key), signature.algorithm, signature.invalid.
+    Raises only `Refused("file.unreadable")`, and `Malformed("key.malformed")` for a key no bootloader takes.
+    """
+    wanted = key if key is None or isinstance(key, ImageKey) else image_key(key)
+    parsed = parse(reader)
+    problems = list(parsed.problems)
+    fields: dict[str, object] = {"size": parsed.size}
+    if parsed.header is not None:
+        fields |= _header_fields(parsed)
+    if parsed.complete:
+        problems += _tlv_rules(parsed)
+        fields |= _tlv_fields(parsed)
+        if _is_encrypted(parsed):
+            problems.append(Problem("image.format", "encrypted, needs the device key", layout.HEADER_SIZE))
+        else:
+            digests, wrong = _hashes(reader, parsed)
+            problems += wrong
+            fields["digest"] = {layout.TLV_NAMES[number]: digest.hex() for number, digest in digests.items()}
+            if wanted is not None:
+                problems += _signatures(reader, parsed, wanted, digests, fields)
+        trailer, tail = check_tail(reader, parsed)
+        problems += tail
+        if trailer is not None:
+            fields["trailer"] = {
+                "max_align": trailer.max_align,
+                "image_ok": trailer.image_ok,
+                "copy_done": trailer.copy_done,
+                "swap_type": trailer.swap_type,
+            }
+    return McubootReport(fields, tuple(problems[:MAX_PROBLEMS]))
+
+
+def _is_encrypted(parsed: Parsed) -> bool:
+    return bool(parsed.header.flags & layout.ENCRYPTED_FLAGS) or bool(parsed.of_type(*layout.ENCRYPTION_TLVS))
+
+
+def _header_fields(parsed: Parsed) -> dict[str, object]:
+    header = parsed.header
+    return {
+        "version": f"{header.major}.{header.minor}.{header.revision}+{header.build}",
+        "load_address": header.load_address,
+        "header_size": header.header_size,
+        "image_size": header.image_size,
+        "protected_tlv_size": header.protected_size,
+        "flags": [name for bit, name in layout.FLAGS.items() if header.flags & bit],
+    }
+
+
+def _tlv_fields(parsed: Parsed) -> dict[str, object]:
+    fields: dict[str, object] = {"end": parsed.end, "encrypted": _is_encrypted(parsed)}
+    fields["tlvs"] = [
+        {
+            "type": tlv.type,
+            "name": layout.tlv_name(tlv.type),
+            "length": len(tlv.value),
+            "protected": tlv.protected,
+            "offset": tlv.offset,
+            "value": tlv.value[:64].hex(),
+        }
+        for tlv in parsed.tlvs[:256]
+    ]
+    for tlv in parsed.tlvs:
+        if tlv.protected and len(tlv.value) == _LENGTHS.get(tlv.type):
+            if tlv.type == layout.SECURITY_COUNTER:
+                fields["security_counter"] = int.from_bytes(tlv.value, "little")
+            elif tlv.type == layout.VENDOR_ID:
+                fields["vendor_id"] = tlv.value.hex()
+            elif tlv.type == layout.CLASS_ID:
+                fields["class_id"] = tlv.value.hex()
+            else:
+                _dependency(tlv, fields)
+        elif tlv.type == layout.KEYHASH and tlv.value.hex() in PUBLISHED_TEST_KEYS:
+            fields["published_test_key"] = PUBLISHED_TEST_KEYS[tlv.value.hex()]
+    return fields
+
+
+def _dependency(tlv: Tlv, fields: dict[str, object]) -> None:
+    needs = layout.DEPENDENCY.parse(tlv.value)
+    version = f"{needs.major}.{needs.minor}.{needs.revision}+{needs.build}"
+    known = fields.setdefault("dependencies", [])
+    if isinstance(known, list):
+        known.append({"image": needs.image, "version": version})
+
+
+def _tlv_rules(parsed: Parsed) -> list[Problem]:
+    problems = []
+    for tlv in parsed.tlvs:
+        name = layout.tlv_name(tlv.type)
+        if not tlv.protected and tlv.type not in layout.UNPROTECTED_TLVS:
+            detail = f"the TLV {name} stands in the unprotected area, where no hash covers it"
+            problems.append(Problem("image.format", detail, tlv.offset))
+        expected = _LENGTHS.get(tlv.type)
+        if expected is not None and len(tlv.value) != expected:
+            detail = f"the TLV {name} has {len(tlv.value)} bytes, expected {expected}"
+            problems.append(Problem("image.format", detail, tlv.offset))
+        if len(problems) >= MAX_PROBLEMS:
+            break
+    return problems
+
+
+def _hashes(reader: BinaryIO, parsed: Parsed) -> tuple[dict[int, bytes], list[Problem]]:
+    """({hash TLV type: the image's digest}, problems): each algorithm that the image states, computed once."""
+    stated = parsed.of_type(*layout.HASH_TLVS)
+    pure = any(tlv.value == b"\x01" for tlv in parsed.of_type(layout.SIG_PURE))
+    problems = []
+    if not stated and not pure:
+        problems.append(Problem("image.digest", "the image has no hash TLV", parsed.signed_size))
+    digests: dict[int, bytes] = {}
+    for tlv in stated:
+        if tlv.type not in digests:
+            digests[tlv.type] = hash_signed_part(reader, parsed, layout.HASH_TLVS[tlv.type])
+        if tlv.value != digests[tlv.type] and len(problems) < MAX_PROBLEMS:
+            detail = f"{layout.TLV_NAMES[tlv.type]} of the image is {digests[tlv.type].hex()}, the TLV says "
+            problems.append(Problem("image.digest", detail + tlv.value[:64].hex(), tlv.offset))
+    return digests, problems
+
+
+def _signatures(
+    reader: BinaryIO, parsed: Parsed, key: ImageKey, digests: dict[int, bytes], fields: dict[str, object]
+) -> list[Problem]:
+    """Walks the TLVs in order as the bootloader does: a key TLV selects, the next signature TLV is checked."""
+    pure = any(tlv.value == b"\x01" for tlv in parsed.of_type(layout.SIG_PURE))
+    problems: list[Problem] = []
+    ours, others, checked = False, 0, 0
+    for tlv in parsed.tlvs:
+        if tlv.type == layout.KEYHASH:
+            ours = tlv.value in key.hashes
+        elif tlv.type == layout.PUBKEY:
+            ours = tlv.value == key.encoded
+        elif tlv.type in layout.SIGNATURE_TLVS:
+            if ours and checked < 8:
+                checked += 1
+                problem = key.check(reader, parsed, tlv, digests, pure)
+                problems += [problem] if problem else []
+            others += not ours
+            ours = False
+    fields["signature"] = "pure" if pure else "digest"
+    fields["signature_valid"] = checked > 0 and not problems
+    if not checked and others:
+        detail = f"{others} signature(s), none right behind a KEYHASH or PUBKEY that names {key.name}"
+        problems.append(Problem("key.unknown", detail, parsed.signed_size))
+    elif not checked:
+        problems.append(Problem("signature.missing", "the image carries no signature", parsed.signed_size))
+    return problems

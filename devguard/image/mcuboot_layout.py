@@ -1,0 +1,114 @@
+"""MCUboot's on-flash structures: image header, TLV areas and TLV types. Layout only, no rule.
+
+Source: MCUboot's design document ("Image format") and the numbers of its public header image.h. All fields
+are little endian; a TLV type has TWO bytes, and vendor types use both.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import construct
+
+IMAGE_MAGIC: Final = 0x96F3B83D
+INFO_MAGIC: Final = 0x6907
+PROTECTED_MAGIC: Final = 0x6908
+HEADER_SIZE: Final = 32
+INFO_SIZE: Final = 4
+
+HEADER: Final = construct.Struct(
+    "magic" / construct.Int32ul,
+    "load_address" / construct.Int32ul,
+    "header_size" / construct.Int16ul,
+    "protected_size" / construct.Int16ul,
+    "image_size" / construct.Int32ul,
+    "flags" / construct.Int32ul,
+    "major" / construct.Int8ul,
+    "minor" / construct.Int8ul,
+    "revision" / construct.Int16ul,
+    "build" / construct.Int32ul,
+    "padding" / construct.Int32ul,
+)
+INFO: Final = construct.Struct("magic" / construct.Int16ul, "total" / construct.Int16ul)
+TLV: Final = construct.Struct(
+    "type" / construct.Int16ul, "length" / construct.Int16ul, "value" / construct.Bytes(construct.this.length)
+)
+DEPENDENCY: Final = construct.Struct(
+    "image" / construct.Int8ul,
+    construct.Padding(3),
+    "major" / construct.Int8ul,
+    "minor" / construct.Int8ul,
+    "revision" / construct.Int16ul,
+    "build" / construct.Int32ul,
+)
+
+FLAGS: Final = {
+    0x001: "pic",
+    0x004: "encrypted-aes128",
+    0x008: "encrypted-aes256",
+    0x010: "non-bootable",
+    0x020: "ram-load",
+    0x100: "rom-fixed",
+    0x200: "compressed-lzma1",
+    0x400: "compressed-lzma2",
+    0x800: "compressed-arm-thumb",
+}
+ENCRYPTED_FLAGS: Final = 0x00C
+
+KEYHASH: Final = 0x01
+PUBKEY: Final = 0x02
+SHA256: Final = 0x10
+SHA384: Final = 0x11
+SHA512: Final = 0x12
+RSA2048_PSS: Final = 0x20
+ECDSA: Final = 0x22
+RSA3072_PSS: Final = 0x23
+ED25519: Final = 0x24
+SIG_PURE: Final = 0x25
+DEPENDENCY_TYPE: Final = 0x40
+SECURITY_COUNTER: Final = 0x50
+VENDOR_ID: Final = 0x74
+CLASS_ID: Final = 0x75
+
+TLV_NAMES: Final = {
+    KEYHASH: "keyhash",
+    PUBKEY: "pubkey",
+    SHA256: "sha256",
+    SHA384: "sha384",
+    SHA512: "sha512",
+    RSA2048_PSS: "rsa2048-pss",
+    0x21: "ecdsa224",
+    ECDSA: "ecdsa",
+    RSA3072_PSS: "rsa3072-pss",
+    ED25519: "ed25519",
+    SIG_PURE: "sig-pure",
+    0x30: "enc-rsa2048",
+    0x31: "enc-kw",
+    0x32: "enc-ec256",
+    0x33: "enc-x25519",
+    0x34: "enc-x25519-sha512",
+    DEPENDENCY_TYPE: "dependency",
+    SECURITY_COUNTER: "security-counter",
+    0x60: "boot-record",
+    0x70: "decompressed-size",
+    0x71: "decompressed-sha",
+    0x72: "decompressed-signature",
+    0x73: "compressed-decrypted-size",
+    VENDOR_ID: "vendor-id",
+    CLASS_ID: "class-id",
+}
+HASH_TLVS: Final = {SHA256: -16, SHA384: -43, SHA512: -44}
+SIGNATURE_TLVS: Final = frozenset({RSA2048_PSS, 0x21, ECDSA, RSA3072_PSS, ED25519})
+ENCRYPTION_TLVS: Final = frozenset({0x30, 0x31, 0x32, 0x33, 0x34})
+# The bootloader's allow list: everything else counts only where the hash covers it.
+UNPROTECTED_TLVS: Final = (
+    frozenset({KEYHASH, PUBKEY, SIG_PURE}) | frozenset(HASH_TLVS) | SIGNATURE_TLVS | ENCRYPTION_TLVS
+)
+
+
+def tlv_name(number: int) -> str:
+    """The name of a TLV type; "vendor-01a1" for the reserved vendor ranges xxA0 to xxFF, "unknown-..." else."""
+    known = TLV_NAMES.get(number)
+    if known is not None:
+        return known
+    return f"{'vendor' if number & 0xFF >= 0xA0 else 'unknown'}-{number:04x}"
