@@ -1,0 +1,182 @@
+"""The judgement of a release, step by step.
+
+`judge` walks a fixed list of numbered steps in the order in which failures are reported: form, keys, algorithms,
+signatures, hybrid, threshold, trust, vendor, class, device, versions, images. Every step that can be judged is,
+so that a refusal shows all that is wrong; a step that rests on a failed one is reported as not judged, never as
+passed. Source: devguard cli, "A verdict's code"; draft-ietf-suit-manifest-37 sections 6 and 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from devguard.errors import DevguardError, Malformed, Refused
+from devguard.manifest.envelope import Envelope, check_digest, signature_payload
+from devguard.manifest.release import ReleaseFacts, release_facts
+from devguard.trust.document import check_time
+from devguard.trust.model import TrustDocument
+from devguard.verdict.blocks import judge_block
+from devguard.verdict.images import Payloads, check_images
+from devguard.verdict.release import PROOF, Release, Requirements
+from devguard.verdict.result import Check, SignatureSeen, Verdict
+from devguard.verdict.signatures import judge_signatures
+from devguard.verdict.steps import STEPS, Steps
+from devguard.verdict.target import Target, check_class, check_device, check_vendor
+from devguard.verdict.versions import check_requires, check_security_version, check_sequence, model_of
+
+__all__ = [
+    "STEPS",
+    "Check",
+    "Payloads",
+    "Release",
+    "Requirements",
+    "SignatureSeen",
+    "Target",
+    "Verdict",
+    "judge",
+    "refused_form",
+]
+
+
+def judge(envelope: Envelope, *, trust: TrustDocument, now: int, target: Target, payload: Payloads) -> Verdict:
+    """The verdict on `envelope` for `target` at `now` (epoch seconds UTC).
+
+    `trust` has been read by `read_trust`. `payload` is what was measured of the image: one `Measured`, a mapping by
+    component id for releases of several, or None when the image comes later; then the last step is deferred and
+    the release says so. Raises nothing for anything an envelope may hold: a refusal is a verdict.
+    """
+    steps = Steps()
+    steps.step("envelope", lambda: _envelope(envelope))
+    found: list[ReleaseFacts] = []
+    steps.step("manifest", lambda: _manifest(envelope, found))
+    facts = found[0] if found else None
+    kept = envelope.manifest_digest in trust.kept_releases
+    signed = signature_payload(envelope)
+    blocks = [judge_block(block, signed, trust, now, kept=kept) for block in envelope.auth_blocks]
+    judge_signatures(steps, blocks, trust, now, kept=kept)
+    _judge_trust(steps, envelope, facts, trust, now)
+    _judge_facts(steps, envelope, facts, trust, target, payload)
+    release = None
+    if facts is not None and steps.complete:
+        release = _release(envelope, facts, target, payload)
+    claims = None if facts is None else _claims(facts, target)
+    return Verdict(tuple(steps.checks), tuple(block.seen for block in blocks), steps.code, release, claims)
+
+
+def refused_form(error: DevguardError) -> Verdict:
+    """The verdict on a file that did not even parse: `error` is what reading it raised."""
+    steps = Steps()
+    steps.fail("envelope", error)
+    for name in list(STEPS)[1:]:
+        steps.skip(name, "there is no envelope to read")
+    return Verdict(tuple(steps.checks), (), steps.code, None)
+
+
+def _envelope(envelope: Envelope) -> str:
+    if not envelope.tagged:
+        raise Malformed("envelope.malformed", "the envelope lacks its CBOR tag 107")
+    check_digest(envelope)
+    return "tagged SUIT envelope, the manifest is the one its wrapper covers"
+
+
+def _manifest(envelope: Envelope, found: list[ReleaseFacts]) -> str:
+    facts = release_facts(envelope)
+    found.append(facts)
+    return f"sequence {facts.sequence}, {len(facts.components)} component(s), within the profile"
+
+
+def _judge_trust(steps: Steps, envelope: Envelope, facts: ReleaseFacts | None, trust: TrustDocument, now: int) -> None:
+    steps.step("trust", lambda: _trust(trust, now))
+    steps.step("revocation", lambda: _revocation(envelope, trust))
+    if facts is None:
+        steps.skip("use-before", "the manifest was refused")
+    else:
+        steps.step("use-before", lambda: _use_before(facts, now))
+
+
+def _trust(trust: TrustDocument, now: int) -> str:
+    check_time(trust, now)
+    kind = "development" if trust.development else "production"
+    return f"{kind} trust document version {trust.version}, {(trust.expires - now) // 86400} day(s) left"
+
+
+def _revocation(envelope: Envelope, trust: TrustDocument) -> str:
+    if envelope.manifest_digest in trust.revoked_releases:
+        raise Refused("release.revoked", f"the trust document revokes release {envelope.manifest_digest.hex()}")
+    kept = envelope.manifest_digest in trust.kept_releases
+    return "listed as a release to keep" if kept else "not revoked"
+
+
+def _use_before(facts: ReleaseFacts, now: int) -> str:
+    if facts.use_before is None:
+        return "no use-before date"
+    if now >= facts.use_before:
+        raise Refused("release.expired", f"to be used before {facts.use_before}, and it is {now}")
+    return f"to be used before {facts.use_before}"
+
+
+def _judge_facts(
+    steps: Steps,
+    envelope: Envelope,
+    facts: ReleaseFacts | None,
+    trust: TrustDocument,
+    target: Target,
+    payload: Payloads,
+) -> None:
+    names = ("vendor", "class", "device", "sequence", "security-version", "requires", "image")
+    if facts is None:
+        for name in names:
+            steps.skip(name, "the manifest was refused")
+        return
+    judged: tuple[Callable[[], str], ...] = (
+        lambda: check_vendor(facts, target),
+        lambda: check_class(facts, target),
+        lambda: check_device(facts, target),
+        lambda: check_sequence(facts, envelope.manifest_digest, trust, target),
+        lambda: check_security_version(facts, trust, target),
+        lambda: check_requires(facts, target),
+        lambda: check_images(facts.components, payload),
+    )
+    for name, judge_it in zip(names, judged, strict=True):
+        steps.step(name, judge_it)
+
+
+def _vendor_of(facts: ReleaseFacts, target: Target) -> str:
+    if target.model is not None:
+        return target.model.vendor
+    return facts.text.vendor if facts.text is not None else ""
+
+
+def _version_of(facts: ReleaseFacts) -> str:
+    return facts.version or (facts.text.version if facts.text is not None else "")
+
+
+def _release(envelope: Envelope, facts: ReleaseFacts, target: Target, payload: Payloads) -> Release:
+    return Release(
+        vendor=_vendor_of(facts, target),
+        model=model_of(facts, target),
+        version=_version_of(facts),
+        sequence=facts.sequence,
+        security_version=facts.security_version,
+        digest=facts.components[0].digest,
+        size=facts.components[0].size,
+        manifest_digest=envelope.manifest_digest,
+        requirements=Requirements(
+            facts.minimum_battery_mwh, facts.therapy_idle, facts.two_technicians, facts.use_before
+        ),
+        payload_checked=payload is not None,
+        components=facts.components,
+        proof=PROOF,
+    )
+
+
+def _claims(facts: ReleaseFacts, target: Target) -> dict[str, object]:
+    text = facts.text
+    return {
+        "vendor": text.vendor if text is not None else _vendor_of(facts, target),
+        "model": text.model if text is not None else model_of(facts, target),
+        "version": _version_of(facts),
+        "sequence": facts.sequence,
+        "digest": facts.components[0].digest.hex(),
+        "size": facts.components[0].size,
+    }
