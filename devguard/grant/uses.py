@@ -1,0 +1,82 @@
+"""What a device remembers because of grants: spent uses, its clock floor and its grant epoch. Pure functions.
+
+The device stores the results durably before it acts on them. Nothing here ever moves back.
+Source: devguard formats, "Grant".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from devguard.errors import Refused
+from devguard.grant.claims import Grant
+
+FLOOR_STEP: Final = 30 * 86_400
+EPOCH_STEP: Final = 16
+SPENT_LIMIT: Final = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What was used of one grant: the manifest digest the last use is bound to, how many uses, the grant's expiry."""
+
+    manifest_digest: bytes
+    uses: int
+    expires: int
+
+
+def advanced_floor(floor: int, seen: int) -> int:
+    """The clock floor after a trusted time `seen`: at most 30 days further, never back. Epoch seconds."""
+    return max(floor, min(seen, floor + FLOOR_STEP))
+
+
+def advanced_epoch(epoch: int, seen: int) -> int:
+    """The grant epoch after a verified authority-signed grant with epoch `seen`: at most 16 further, never back."""
+    return max(epoch, min(seen, epoch + EPOCH_STEP))
+
+
+def uses_left(grant: Grant, spent: Mapping[bytes, Spent]) -> int | None:
+    """How many uses a device that remembers `spent` still allows; None when the grant is not counted."""
+    if grant.scope.max_uses is None:
+        return None
+    used = spent.get(grant.cti)
+    return max(grant.scope.max_uses - (used.uses if used else 0), 0)
+
+
+def check_use(grant: Grant, spent: Mapping[bytes, Spent], manifest_digest: bytes) -> None:
+    """Return when the grant may be used for the release: a use is left, or the last one was for this very release.
+
+    Raises `Refused("grant.replay")`.
+    """
+    used = spent.get(grant.cti)
+    resumes = used is not None and used.manifest_digest == manifest_digest and used.uses <= (grant.scope.max_uses or 0)
+    if uses_left(grant, spent) == 0 and not resumes:
+        raise Refused("grant.replay", f"all {grant.scope.max_uses} uses of the grant are spent on another release")
+
+
+def spend_use(
+    chain: tuple[Grant, ...], spent: Mapping[bytes, Spent], manifest_digest: bytes, floor: int
+) -> dict[bytes, Spent]:
+    """What the device must remember once it accepts the release under this grant and those it was delegated from.
+
+    Resuming the same release costs nothing. A grant that carries the device's nonce is remembered even when it is not
+    counted: its nonce is used up, and only the release it was used for may still be finished under it. Entries are dropped only when `floor` has passed their expiry. Raises
+    `Refused("grant.replay")` when nothing is left, or when 256 grants are remembered and none may be forgotten.
+    """
+    kept = {cti: used for cti, used in spent.items() if used.expires > floor}
+    for grant in chain:
+        if grant.scope.max_uses is None and grant.scope.device_nonce is None:
+            continue  # neither counted nor bound to a nonce: nothing to remember
+        check_use(grant, spent, manifest_digest)
+        used = spent.get(grant.cti)
+        if used is not None and used.manifest_digest == manifest_digest:
+            kept[grant.cti] = used
+        else:
+            kept[grant.cti] = Spent(manifest_digest, (used.uses if used else 0) + 1, grant.expires)
+    if len(kept) > SPENT_LIMIT:
+        raise Refused(
+            "grant.replay", f"the device remembers {SPENT_LIMIT} spent grants and may forget none of them yet"
+        )
+    return kept
