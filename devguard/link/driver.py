@@ -1,0 +1,166 @@
+"""Joins a link engine to a real port and to the monotonic clock. With `ports`, the only place that knows pyserial.
+
+`/dev/ttyUSB0`, a pseudo-terminal, `socket://`, `rfc2217://` and `loop://` all work. A port that is missing, busy,
+of the wrong kind or gone is LinkError("link.port"); a vanished peer never hangs the caller.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import serial
+from serial.tools import list_ports as serial_list_ports
+
+from devguard.errors import LinkError
+from devguard.link.engine import LinkEngine
+from devguard.link.events import Event
+from devguard.link.ports import URL_TICK, DescriptorPort, Port, SerialPort
+
+SCHEMES: Final = ("socket", "rfc2217", "loop")  # pyserial knows more; some of them write files
+_WRITE_TIMEOUT: Final = 1.0
+_STALLED: Final = 0.25  # how often a port that takes nothing is looked at
+_BUSY: Final = frozenset({errno.EAGAIN, errno.EBUSY, errno.EWOULDBLOCK})
+_DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
+
+_OPEN_ERRORS: tuple[type[Exception], ...] = (serial.SerialException, OSError, ValueError)
+try:
+    import termios
+except ImportError:  # Windows
+    pass
+else:
+    _OPEN_ERRORS += (termios.error,)
+
+
+@dataclass(frozen=True, slots=True)
+class PortInfo:
+    """One serial port of this machine, as its driver describes it (nothing of it is authenticated)."""
+
+    device: str
+    description: str
+    vendor_id: int | None
+    product_id: int | None
+    serial_number: str | None
+
+
+def list_ports() -> list[PortInfo]:
+    """The serial ports of this machine, by device name."""
+    found = serial_list_ports.comports()
+    ports = [PortInfo(p.device, p.description or "", p.vid, p.pid, p.serial_number) for p in found]
+    return sorted(ports, key=lambda port: port.device)
+
+
+class SerialDriver:
+    """One open port. Use as a context manager or call `close`."""
+
+    def __init__(self, port: Port, name: str) -> None:
+        self._port = port
+        self.name = name
+        self._unsent = b""
+        self._engine: LinkEngine | None = None
+
+    @classmethod
+    def open(cls, url: str, baud: int) -> SerialDriver:
+        """Open a port for this process alone (where the system can promise it). LinkError("link.port")."""
+        scheme, separator, _ = url.partition("://")
+        local = not separator
+        if local:
+            _must_be_terminal(url)
+        elif scheme not in SCHEMES:
+            raise LinkError("link.port", f"unknown kind of port {scheme}://, expected a device or {', '.join(SCHEMES)}")
+        try:
+            port = serial.serial_for_url(
+                url, baudrate=baud, timeout=URL_TICK, write_timeout=_WRITE_TIMEOUT, do_not_open=True
+            )
+            if local:
+                port.exclusive = True
+                if hasattr(port, "_reset_input_buffer"):
+                    # pyserial flushes the input when it opens; what a pseudo-terminal holds then may be our answer
+                    vars(port)["_reset_input_buffer"] = lambda: None
+            port.open()
+        except _OPEN_ERRORS as error:
+            raise _not_opened(url, error) from error
+        if os.name == "posix" and (local or scheme == "socket"):
+            return cls(DescriptorPort(port.fileno(), url, port), url)
+        return cls(SerialPort(port, url), url)
+
+    @classmethod
+    def over_descriptor(cls, descriptor: int, name: str) -> SerialDriver:
+        """Drive a descriptor that is open already (a pseudo-terminal's master, an accepted socket) and own it.
+        The caller has set its terminal modes."""
+        return cls(DescriptorPort(descriptor, name), name)
+
+    def clock(self) -> float:
+        """The `now` of every engine this driver pumps."""
+        return time.monotonic()
+
+    def pump(self, engine: LinkEngine, timeout: float) -> list[Event]:
+        """Move bytes both ways until the engine reports events or `timeout` seconds have passed (0: one round).
+        LinkError("link.port") when the port vanishes; the engine's own failures arrive as events."""
+        if engine is not self._engine:
+            self._engine, self._unsent = engine, b""
+        end = self.clock() + timeout
+        while True:
+            now = self.clock()
+            self._unsent = self._unsent or engine.data_to_send(now)
+            data, written = self._port.exchange(self._unsent, self._wait(engine, now, end))
+            self._unsent = self._unsent[written:]
+            now = self.clock()
+            events = engine.receive_bytes(data, now)
+            if events or now >= end:
+                self._push(engine, now)
+                return events
+
+    def _wait(self, engine: LinkEngine, now: float, end: float) -> float:
+        """Seconds until something is due. While bytes wait for the port only the engine's patience is watched: what
+        else is due would queue behind them."""
+        due = now + _STALLED if self._unsent else engine.next_timeout(now)
+        return max(0.0, (end if due is None else min(end, due)) - now)
+
+    def _push(self, engine: LinkEngine, now: float) -> None:
+        """Hand out what the events left due (acknowledgements) before the caller goes off to think."""
+        self._unsent = self._unsent or engine.data_to_send(now)
+        if self._unsent and isinstance(self._port, DescriptorPort):
+            self._unsent = self._unsent[self._port.write_now(self._unsent) :]
+
+    @property
+    def unsent(self) -> int:
+        """Bytes taken from the engine that the port has not accepted yet."""
+        return len(self._unsent)
+
+    def close(self) -> None:
+        """Give the port back. Safe to call twice."""
+        self._port.close()
+
+    def __enter__(self) -> SerialDriver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _must_be_terminal(path: str) -> None:
+    """A regular file, a pipe or a disk given as a port is refused before one byte is written to it."""
+    if os.name != "posix":
+        return
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        raise _not_opened(path, error) from error
+    if not stat.S_ISCHR(mode):
+        raise LinkError("link.port", f"{path} is not a serial port")
+
+
+def _not_opened(url: str, error: Exception) -> LinkError:
+    number = getattr(error, "errno", None)
+    if number in _BUSY:
+        return LinkError("link.port", f"port {url} is in use by another program")
+    if number in _DENIED:
+        return LinkError("link.port", f"no permission for port {url}", "join the group that owns the port (dialout)")
+    if isinstance(error, FileNotFoundError) or number == errno.ENOENT:
+        return LinkError("link.port", f"port {url} does not exist")
+    return LinkError("link.port", f"port {url} cannot be opened: {error}")

@@ -1,0 +1,135 @@
+"""The bench's way into a session: hello, EDHOC messages 1 to 4, keys on the line.
+
+EDHOC (RFC 9528) method 0; the technician's credential is the grant itself, the device's a CWT by a device
+authority of the trust document, both by value as `kcwt`. Nothing of the device is believed before message_2
+verified. `identify` stops there: it reads the proven serial and ends, which is no failed handshake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from devguard.cose.keys import CoseKey
+from devguard.cose.sign import Signer
+from devguard.errors import DeviceRefused, Refused, RemoteProtocolError
+from devguard.grant.credential import DeviceIdentity, check_credential, read_credential
+from devguard.session.credentials import KcwtResolver, OwnCredential
+from devguard.session.initiator import EdhocInitiator
+from devguard.session.records import RecordLayer
+from devguard.session.script import Attach, Flush, OpenPlain, Receive, Script, Send
+from devguard.session.suites import production_suites
+from devguard.session.verbs import (
+    PROTOCOL_VERSION,
+    Edhoc,
+    EdhocFailure,
+    Hello,
+    HelloReply,
+    Message,
+    RefusedReply,
+    decode_message,
+    encode_message,
+)
+from devguard.trust.document import TrustDocument
+
+ANSWER_SECONDS: Final = 30.0
+IDENTIFY_SUITES: Final = (3, 5)  # every device holds a P-256 credential
+M = TypeVar("M")
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Who pushes: trust, time, entropy, the grant (untagged CWT) and its holder's signer (None: identify only).
+
+    `serial` is the device asked for; any other proven serial refuses.
+    """
+
+    trust: TrustDocument
+    now: int
+    random: Callable[[int], bytes]
+    grant: bytes | None = None
+    signer: Signer | None = None
+    serial: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A session: the proven device, what it said in clear, and the record layer with its session id."""
+
+    identity: DeviceIdentity
+    hello: HelloReply
+    records: RecordLayer
+
+    @property
+    def session_id(self) -> bytes:
+        """EDHOC_Exporter(32770, h'', 32)."""
+        return self.records.session_id
+
+
+def expect(data: bytes, kind: type[M], *, sealed: bool) -> M:
+    """The message in `data` if it is of `kind`; a refusal by the device becomes `DeviceRefused`."""
+    message: Message = decode_message(data, sealed=sealed)
+    if isinstance(message, kind):
+        return message
+    if isinstance(message, RefusedReply):
+        raise DeviceRefused(message.code, f"the device refused: {message.text}", message.hint or None)
+    if isinstance(message, EdhocFailure):
+        raise DeviceRefused(message.code or "session.handshake", f"the device refused: {message.text}")
+    raise RemoteProtocolError("session.order", f"expected {kind.__name__}, the device sent {type(message).__name__}")
+
+
+def greet() -> Script[HelloReply]:
+    """Open the line and exchange hello."""
+    yield OpenPlain()
+    yield Send(encode_message(Hello((PROTOCOL_VERSION,))), sealed=False)
+    reply = expect((yield Receive(sealed=False, timeout=ANSWER_SECONDS)), HelloReply, sealed=False)
+    if reply.version != PROTOCOL_VERSION:
+        raise RemoteProtocolError("link.protocol", f"the device speaks protocol {reply.version}", "update devguard")
+    return reply
+
+
+def _begin(bench: Bench) -> Script[tuple[HelloReply, EdhocInitiator, DeviceIdentity]]:
+    """Hello, message_1, message_2: ends with the device's proven identity."""
+    hello = yield from greet()
+    found: list[DeviceIdentity] = []
+
+    def check(cwt: bytes) -> CoseKey:
+        identity = check_credential(read_credential(cwt), bench.trust, bench.now)
+        found.append(identity)
+        return identity.key
+
+    own = None
+    if bench.grant is not None and bench.signer is not None:
+        own = OwnCredential.kcwt(bench.grant, bench.signer)
+    suites = IDENTIFY_SUITES if bench.signer is None else production_suites(bench.signer.key)
+    if not suites:
+        raise Refused("key.purpose", "a technician's key is P-256 or Ed25519: EDHOC has no other suites")
+    edhoc = EdhocInitiator(
+        suites=suites, selected=suites[0], credential=own, resolver=KcwtResolver(check), random=bench.random
+    )
+    yield Send(encode_message(Edhoc(edhoc.message_1())), sealed=False)
+    answer = expect((yield Receive(sealed=False, timeout=ANSWER_SECONDS)), Edhoc, sealed=False)
+    edhoc.read_message_2(answer.message)
+    identity = found[-1]
+    if bench.serial is not None and identity.serial != bench.serial:
+        raise Refused("device.identity", f"asked for serial {bench.serial}, the device proved {identity.serial}")
+    return hello, edhoc, identity
+
+
+def identify(bench: Bench) -> Script[tuple[DeviceIdentity, HelloReply]]:
+    """The serial the device proves, without opening a session."""
+    hello, _, identity = yield from _begin(bench)
+    yield Flush()
+    return identity, hello
+
+
+def connect(bench: Bench) -> Script[Connected]:
+    """A session with keys on the line; the device has judged the grant when this returns."""
+    hello, edhoc, identity = yield from _begin(bench)
+    yield Send(encode_message(Edhoc(edhoc.message_3())), sealed=False)
+    answer = expect((yield Receive(sealed=False, timeout=ANSWER_SECONDS)), Edhoc, sealed=False)
+    edhoc.read_message_4(answer.message)
+    records = RecordLayer.for_initiator(edhoc)
+    yield Attach(records)
+    return Connected(identity, hello, records)

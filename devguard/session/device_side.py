@@ -1,0 +1,229 @@
+"""The device's side of one conversation: a sans-I/O machine over the table of states.
+
+It looks every message up in the table first, asks the device (a `DevicePort`) to judge, and answers. One
+conversation is one attempt: the next connection gets a new one. Nothing here decides by itself that an image is
+good; it only keeps the order in which the deciding rooms are asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeAlias
+
+from devguard.cose.keys import CoseKey
+from devguard.errors import CODES, DevguardError, Malformed, RemoteProtocolError
+from devguard.session.credentials import KcwtResolver, OwnCredential
+from devguard.session.records import RecordLayer
+from devguard.session.responder import EdhocResponder
+from devguard.session.table import AFTER_REFUSAL, State, following
+from devguard.session.verbs import (
+    MAX_TEXT,
+    PROTOCOL_VERSION,
+    Accept,
+    Approve,
+    Close,
+    Commit,
+    Data,
+    Done,
+    Durable,
+    Edhoc,
+    EdhocFailure,
+    Hello,
+    HelloReply,
+    Message,
+    Offer,
+    Reboot,
+    RefusedReply,
+    ReportReply,
+    ReportRequest,
+    decode_message,
+    encode_message,
+    verb_of,
+)
+
+MAX_REFUSALS: Final = 5
+
+
+class DevicePort(Protocol):
+    """What a conversation asks of the device. Every method may raise a `DevguardError`: that is the refusal."""
+
+    def hello(self) -> HelloReply: ...
+    def credentials(self) -> Mapping[int, OwnCredential]:
+        """The device's own credential for each EDHOC cipher suite it accepts."""
+        ...
+
+    def handshake_begins(self) -> None:
+        """Called before any public-key work: the place for the back-off after failed handshakes."""
+        ...
+
+    def handshake_failed(self) -> None:
+        """Called once for each handshake that failed."""
+        ...
+
+    def judge_technician(self, cwt: bytes) -> CoseKey:
+        """Check the grant and give back its holder's key."""
+        ...
+
+    def authorised(self) -> None:
+        """Called when message_3 has proved that key."""
+        ...
+
+    def approve(self, approval: bytes, grant: bytes, session_id: bytes) -> None: ...
+    def offer(self, envelope: bytes, session_id: bytes) -> Accept: ...
+    def data(self, offset: int, payload: bytes) -> int:
+        """Write and give back the offset up to which the payload is durable."""
+        ...
+
+    def commit(self, manifest_digest: bytes) -> None: ...
+    def report(self, challenge: bytes) -> bytes: ...
+    def refused(self, error: DevguardError) -> None:
+        """Note the refusal in the device's own log."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Send a message on the plain or the sealed channel."""
+
+    message: bytes
+    sealed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Put these keys on the sealed channel; an older session ends."""
+
+    records: RecordLayer
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The conversation is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class RebootNow:
+    """Boot, once the answer is on its way."""
+
+
+Action: TypeAlias = Reply | Keys | Ended | RebootNow
+
+
+class DeviceConversation:
+    """One connection's conversation. `heard` takes a message and gives back what to do, in order."""
+
+    def __init__(self, port: DevicePort, random: Callable[[int], bytes]) -> None:
+        self._port = port
+        self._random = random
+        self._edhoc: EdhocResponder | None = None
+        self._records: RecordLayer | None = None
+        self._refusals = 0
+        self.state = State.WAITING
+
+    def heard(self, data: bytes, *, sealed: bool) -> list[Action]:
+        """Judge one message. A refusal is answered and noted; what is out of order ends the conversation."""
+        if self.state is State.CLOSED:
+            return [Ended()]
+        try:
+            message = decode_message(data, sealed=sealed)
+            after = following(self.state, verb_of(message))
+            actions = self._act(message)
+        except DevguardError as error:
+            return self._refuse(error, sealed=sealed)
+        self.state = after
+        if after is State.CLOSED:
+            actions.append(Ended())
+        return actions
+
+    def _refuse(self, error: DevguardError, *, sealed: bool) -> list[Action]:
+        self._port.refused(error)
+        self._refusals += 1
+        fatal = isinstance(error, (RemoteProtocolError, Malformed)) and self.state is not State.AUTHORISED
+        out_of_order = error.code in ("session.order", "wire.malformed")
+        handshake = self.state in (State.WAITING, State.GREETED, State.ANSWERED)
+        if self._edhoc is not None and handshake:
+            self._port.handshake_failed()
+        self.state = AFTER_REFUSAL[self.state]
+        if fatal or out_of_order or self._refusals >= MAX_REFUSALS:
+            self.state = State.CLOSED
+        reply: Message
+        if handshake:
+            failure = self._edhoc.error_message() if self._edhoc is not None else b""
+            # Anyone at the port reads this: the code's own words, never a message that may name a person.
+            known = CODES.get(error.code)
+            reply = EdhocFailure(failure, error.code, known.cause if known is not None else error.code)
+        else:
+            reply = RefusedReply(error.code, error.message[:MAX_TEXT], (error.hint or "")[:MAX_TEXT])
+        actions: list[Action] = [Reply(encode_message(reply), sealed=sealed)]
+        if self.state is State.CLOSED:
+            actions.append(Ended())
+        return actions
+
+    def _act(self, message: Message) -> list[Action]:
+        if isinstance(message, Hello):
+            return [self._greet(message)]
+        if isinstance(message, Edhoc):
+            return self._answer() if self._take(message.message) else self._authorise(message.message)
+        return self._act_sealed(message)
+
+    def _greet(self, hello: Hello) -> Reply:
+        if PROTOCOL_VERSION not in hello.versions:
+            raise RemoteProtocolError("link.protocol", f"the bench speaks protocols {hello.versions}, not 1")
+        return Reply(encode_message(self._port.hello()), sealed=False)
+
+    def _take(self, message: bytes) -> bool:
+        """Whether this was message_1."""
+        if self._edhoc is not None:
+            return False
+        self._port.handshake_begins()
+        self._edhoc = EdhocResponder(
+            credentials=self._port.credentials(),
+            resolver=KcwtResolver(self._port.judge_technician),
+            random=self._random,
+        )
+        self._edhoc.read_message_1(message)
+        return True
+
+    def _answer(self) -> list[Action]:
+        return [Reply(encode_message(Edhoc(self._handshake().message_2())), sealed=False)]
+
+    def _handshake(self) -> EdhocResponder:
+        if self._edhoc is None:
+            raise RemoteProtocolError("session.order", "no handshake is under way")
+        return self._edhoc
+
+    def _authorise(self, message_3: bytes) -> list[Action]:
+        edhoc = self._handshake()
+        edhoc.read_message_3(message_3)
+        self._port.authorised()
+        message_4 = edhoc.message_4()
+        self._records = RecordLayer.for_responder(edhoc)
+        return [Keys(self._records), Reply(encode_message(Edhoc(message_4)), sealed=False)]
+
+    @property
+    def _session_id(self) -> bytes:
+        if self._records is None:
+            raise RemoteProtocolError("session.order", "no session has keys")
+        return self._records.session_id
+
+    def _act_sealed(self, message: Message) -> list[Action]:
+        answer: Message
+        if isinstance(message, Data):
+            answer = Durable(self._port.data(message.offset, message.payload))
+        elif isinstance(message, Offer):
+            answer = self._port.offer(message.envelope, self._session_id)
+        elif isinstance(message, ReportRequest):
+            answer = ReportReply(self._port.report(message.challenge))
+        else:
+            if isinstance(message, Approve):
+                self._port.approve(message.approval, message.grant, self._session_id)
+            elif isinstance(message, Commit):
+                self._port.commit(message.manifest_digest)
+            answer = Done(int(verb_of(message)))
+        actions: list[Action] = [Reply(encode_message(answer), sealed=True)]
+        if isinstance(message, Reboot):
+            actions.append(RebootNow())
+        return [] if isinstance(message, Close) else actions
+
+

@@ -1,0 +1,77 @@
+"""The device's side of the conversation as a table: in which state which verb may be heard, and what follows.
+
+This table is the law: the device looks every message up here before it looks at its content, and the diagram
+in docs/conversation.md is drawn from it. Whatever is not in the table ends the session with `session.order`.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from devguard.errors import RemoteProtocolError
+from devguard.session.verbs import Verb
+
+
+class State(enum.StrEnum):
+    """Where one conversation stands on the device."""
+
+    WAITING = "waiting"
+    GREETED = "greeted"
+    ANSWERED = "answered"
+    AUTHORISED = "authorised"
+    RECEIVING = "receiving"
+    JUDGED = "judged"
+    CLOSED = "closed"
+
+
+TABLE: Final[dict[tuple[State, Verb], State]] = {
+    (State.WAITING, Verb.HELLO): State.GREETED,
+    (State.GREETED, Verb.EDHOC): State.ANSWERED,  # message_1 in, message_2 out
+    (State.ANSWERED, Verb.EDHOC): State.AUTHORISED,  # message_3 (the grant) in, message_4 out
+    (State.AUTHORISED, Verb.APPROVE): State.AUTHORISED,
+    (State.AUTHORISED, Verb.OFFER): State.RECEIVING,
+    (State.AUTHORISED, Verb.REPORT): State.AUTHORISED,
+    (State.AUTHORISED, Verb.KEEP_ALIVE): State.AUTHORISED,
+    (State.AUTHORISED, Verb.CLOSE): State.CLOSED,
+    (State.RECEIVING, Verb.DATA): State.RECEIVING,
+    (State.RECEIVING, Verb.KEEP_ALIVE): State.RECEIVING,
+    (State.RECEIVING, Verb.COMMIT): State.JUDGED,
+    (State.RECEIVING, Verb.CLOSE): State.CLOSED,
+    (State.JUDGED, Verb.REBOOT): State.CLOSED,
+    (State.JUDGED, Verb.REPORT): State.JUDGED,
+    (State.JUDGED, Verb.KEEP_ALIVE): State.JUDGED,
+    (State.JUDGED, Verb.CLOSE): State.CLOSED,
+}
+
+# Where a refusal leads: an offer may be made again, a broken download or handshake may not go on.
+AFTER_REFUSAL: Final[dict[State, State]] = {
+    State.WAITING: State.CLOSED,
+    State.GREETED: State.CLOSED,
+    State.ANSWERED: State.CLOSED,
+    State.AUTHORISED: State.AUTHORISED,
+    State.RECEIVING: State.CLOSED,
+    State.JUDGED: State.CLOSED,
+    State.CLOSED: State.CLOSED,
+}
+
+
+def following(state: State, verb: Verb) -> State:
+    """The state after `verb` took effect in `state`; `RemoteProtocolError("session.order")` if it may not be heard."""
+    try:
+        return TABLE[state, verb]
+    except KeyError:
+        raise RemoteProtocolError("session.order", f"{verb.name} may not be heard while {state.value}") from None
+
+
+def diagram() -> str:
+    """The table as a Mermaid state diagram."""
+    lines = ["stateDiagram-v2", f"    [*] --> {State.WAITING}"]
+    lines += [f"    {state} --> {after}: {verb.name.lower()}" for (state, verb), after in TABLE.items()]
+    lines += [
+        f"    {state} --> {after}: refused"
+        for state, after in AFTER_REFUSAL.items()
+        if state is not State.CLOSED and after is not state
+    ]
+    lines.append(f"    {State.CLOSED} --> [*]")
+    return "\n".join(lines) + "\n"

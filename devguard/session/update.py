@@ -1,0 +1,183 @@
+"""The bench's side of an update, from a judged release and a checked grant to the device's signed report.
+
+`UpdateSession` is the only thing in devguard that sends an image, and it can only be built from a `Release` that
+`judge()` made with its payload measured and a `CheckedGrant` that `check_grant()` made. Sans-I/O: its methods are
+scripts (see `script`) that a driver runs over any link.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from devguard.errors import DeviceRefused, LocalProtocolError, Refused, RemoteProtocolError
+from devguard.grant.check import CheckedGrant
+from devguard.session.approval import LIFETIME, ApprovalRequest
+from devguard.session.connect import ANSWER_SECONDS, Bench, Connected, connect, expect
+from devguard.session.report import Report, read_report
+from devguard.session.script import Flush, Receive, Script, Send
+from devguard.session.verbs import (
+    NONCE_SIZE,
+    Accept,
+    Approve,
+    Close,
+    Commit,
+    Data,
+    Done,
+    Durable,
+    KeepAlive,
+    Offer,
+    Reboot,
+
+    ReportReply,
+    ReportRequest,
+    decode_message,
+    encode_message,
+)
+from devguard.verdict.judge import Release
+
+DATA_CHUNK: Final = 8 * 1024
+JUDGE_SECONDS: Final = 120.0
+APPROVER_PAUSE: Final = 2.0
+
+
+class PayloadReader(Protocol):
+    """An open, private copy of the payload; the bytes that were judged are the bytes that are sent."""
+
+    def seek(self, offset: int, /) -> int: ...
+    def read(self, size: int, /) -> bytes: ...
+
+
+Approver = Callable[[ApprovalRequest], tuple[bytes, bytes] | None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(slots=True)
+class UpdateSession:
+    """One push of one release to one device under one grant.
+
+    `offer`: the envelope with payload and text severed. `payload`: positioned anywhere, read from offset 0 of the
+    image. `approver` is asked until it returns (approval object, second grant); None means one technician.
+    Raises `LocalProtocolError` when built from anything but proof, `Refused` when the grant does not cover the release.
+    """
+
+    release: Release
+    grant: CheckedGrant
+    bench: Bench
+    offer: bytes
+    payload: PayloadReader
+    approver: Approver | None = None
+    progress: Progress | None = None
+    connected: Connected | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.release, Release) or not isinstance(self.grant, CheckedGrant):
+            raise LocalProtocolError("session.order", "an update needs a judged release and a checked grant")
+        if not self.release.payload_checked:
+            raise LocalProtocolError("session.order", "the release's payload was not measured")
+        self.grant.covers(self.release)
+
+    def push(self) -> Script[Connected]:
+        """Connect, approve, offer, send, commit, reboot. Raises `DeviceRefused` when the device says no."""
+        session = yield from connect(self.bench)
+        self.connected = session
+        if self.approver is not None:
+            yield from self._approve(session, self.approver)
+        accept = yield from self._offer()
+        yield from self._send(accept)
+        yield from self._acknowledged(Commit(self.release.manifest_digest), JUDGE_SECONDS)
+        yield from self._acknowledged(Reboot(), ANSWER_SECONDS)
+        yield Flush()
+        return session
+
+    def _approve(self, session: Connected, approver: Approver) -> Script[None]:
+        request = ApprovalRequest(
+            session.session_id,
+            session.identity.serial,
+            self.release.manifest_digest,
+            self.grant.action.value,
+            hashlib.sha256(self.grant.grant.untagged).digest(),
+            self.bench.now + LIFETIME,
+        )
+        waited = 0.0
+        while (answer := approver(request)) is None:
+            if waited >= LIFETIME:
+                raise Refused("grant.quorum", "the second technician did not approve within ten minutes")
+            yield from self._acknowledged(KeepAlive(), ANSWER_SECONDS)
+            yield Receive(sealed=True, timeout=APPROVER_PAUSE, optional=True)
+            waited += APPROVER_PAUSE
+        yield from self._acknowledged(Approve(*answer), ANSWER_SECONDS)
+
+    def _acknowledged(self, message: Approve | Commit | Reboot | KeepAlive, timeout: float) -> Script[None]:
+        yield Send(encode_message(message), sealed=True)
+        while True:
+            reply = yield Receive(sealed=True, timeout=timeout)
+            if not _is_durable(reply):
+                expect(reply, Done, sealed=True)
+                return
+
+    def _offer(self) -> Script[Accept]:
+        yield Send(encode_message(Offer(self.offer)), sealed=True)
+        accept = expect((yield Receive(sealed=True, timeout=JUDGE_SECONDS)), Accept, sealed=True)
+        if accept.resume_offset > self.release.size:
+            raise RemoteProtocolError("session.order", "the device wants to resume past the end of the image")
+        return accept
+
+    def _send(self, accept: Accept) -> Script[None]:
+        offset = accept.resume_offset
+        self.payload.seek(offset)
+        while offset < self.release.size:
+            chunk = self.payload.read(min(DATA_CHUNK, self.release.size - offset))
+            if not chunk:
+                raise Refused("file.changed", "the image became shorter while it was sent; nothing was committed")
+            yield Send(encode_message(Data(offset, chunk)), sealed=True, backlog=2 * max(accept.window, DATA_CHUNK))
+            offset += len(chunk)
+            reply = yield Receive(sealed=True, timeout=0.0, optional=True)
+            while reply is not None:
+                self._durable(reply)
+                reply = yield Receive(sealed=True, timeout=0.0, optional=True)
+
+    def _durable(self, reply: bytes) -> None:
+        durable = expect(reply, Durable, sealed=True)
+        if self.progress is not None:
+            self.progress(min(durable.offset, self.release.size), self.release.size)
+
+
+def _is_durable(reply: bytes) -> bool:
+    return isinstance(decode_message(reply, sealed=True), Durable)
+
+
+def fetch_report(bench: Bench, *, close: bool = True) -> Script[tuple[Report, bytes]]:
+    """A fresh session with the same grant: (the device's report, its signed bytes)."""
+    session = yield from connect(bench)
+    challenge = bench.random(NONCE_SIZE)
+    yield Send(encode_message(ReportRequest(challenge)), sealed=True)
+    reply = expect((yield Receive(sealed=True, timeout=ANSWER_SECONDS)), ReportReply, sealed=True)
+    report = read_report(
+        reply.report, key=session.identity.key, challenge=challenge, serial=session.identity.serial
+    )
+    if close:
+        yield Send(encode_message(Close()), sealed=True)
+        yield Flush()
+    return report, reply.report
+
+
+def after_reboot(release: Release, report: Report) -> None:
+    """Refuse a report that does not show `release` running and confirmed.
+
+    Raises `DeviceRefused("device.self-test")` when the device went back, `Refused("image.digest")` when something
+    else runs, `DeviceRefused("device.unconfirmed")` while the trial is open.
+    """
+    if report.boot_state == "reverted":
+        raise DeviceRefused("device.self-test", "the new image failed its trial; the device runs the old one again")
+    if report.manifest_digest != release.manifest_digest or report.image_digest != release.digest:
+        raise Refused("image.digest", "the device's signed report shows another image running than the one pushed")
+    if not report.confirmed:
+        raise DeviceRefused("device.unconfirmed", "the new image runs on trial and is not confirmed yet")
+    if report.settings_before is not None and report.settings_before != report.settings_digest:
+        raise Refused("device.state", "the therapy settings differ from before the update", "tell the clinician now")
+
+
+

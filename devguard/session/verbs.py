@@ -1,0 +1,259 @@
+"""The messages of the update conversation: one frozen class a verb, one CBOR array a message.
+
+Plain messages (`Hello`, `Edhoc`, `EdhocFailure`) travel before keys exist, all others only as sealed records.
+A message is the array [verb number, field, ...] in deterministic CBOR (RFC 8949 section 4.2.1). The number
+and the order of the fields are locked by tests/wire; a new field is a new verb. There is no verb that reads
+memory, sets a therapy value or runs a command: what is not listed here cannot be said.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from devguard import wire
+from devguard.errors import RemoteProtocolError
+from devguard.manifest.envelope import MAX_OFFER
+
+PROTOCOL_VERSION: Final = 1
+NONCE_SIZE: Final = 16
+DIGEST_SIZE: Final = 32
+MAX_DATA: Final = 16 * 1024
+MAX_GRANT: Final = 8 * 1024
+MAX_TEXT: Final = 1024
+
+
+class Verb(enum.IntEnum):
+    """Numbers on the wire. Below 10: plain. 10 to 19: bench to device. 20 and up: device to bench."""
+
+    HELLO = 0
+    EDHOC = 1
+    EDHOC_FAILURE = 2
+    HELLO_REPLY = 3
+    APPROVE = 10
+    OFFER = 11
+    DATA = 12
+    COMMIT = 13
+    REBOOT = 14
+    REPORT = 15
+    KEEP_ALIVE = 16
+    CLOSE = 17
+    DONE = 20
+    ACCEPT = 21
+    REFUSED = 22
+    DURABLE = 23
+    REPORT_REPLY = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Bench: the protocol versions it speaks, newest first."""
+
+    versions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HelloReply:
+    """Device: protocol version, boot state, suites (informative), and the nonce a grant may have to carry.
+
+    No serial number and no firmware version in clear.
+    """
+
+    version: int
+    boot_state: str
+    suites: tuple[int, ...]
+    nonce: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Edhoc:
+    """One EDHOC message, 1 to 4 (RFC 9528 section 5)."""
+
+    message: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EdhocFailure:
+    """An EDHOC error message (RFC 9528 section 6) and our own refusal code beside it."""
+
+    message: bytes
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approve:
+    """The second technician's approval object and the grant its key belongs to."""
+
+    approval: bytes
+    grant: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """The envelope with payload and text severed."""
+
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """Payload bytes at an offset; offsets have no gaps and never go back."""
+
+    offset: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """All bytes are sent: hash the slot, compare, mark for trial."""
+
+    manifest_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Reboot:
+    """Boot the judged image on trial."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRequest:
+    """Ask for a signed report; the challenge makes it fresh."""
+
+    challenge: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAlive:
+    """The bench is still there (while a second technician decides)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """The bench is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Device: the named verb took effect."""
+
+    verb: int
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """Device: send the payload from `resume_offset` on. `source_digest` names the running image (for deltas)."""
+
+    slot: int
+    window: int
+    segment: int
+    resume_offset: int
+    source_digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedReply:
+    """Device: no, with its code, what it expected and found, and the hint."""
+
+    code: str
+    text: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """Device: the payload is in flash up to this offset."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReportReply:
+    """Device: the signed report."""
+
+    report: bytes
+
+
+Message: TypeAlias = (
+    Hello | HelloReply | Edhoc | EdhocFailure | Approve | Offer | Data | Commit | Reboot | ReportRequest
+    | KeepAlive | Close | Done | Accept | RefusedReply | Durable | ReportReply
+)  # fmt: skip
+
+Check: TypeAlias = Callable[[Any], bool]
+
+
+def _uint(limit: int) -> Check:
+    return lambda value: type(value) is int and 0 <= value <= limit
+
+
+def _bytes(low: int, high: int) -> Check:
+    return lambda value: type(value) is bytes and low <= len(value) <= high
+
+
+def _text(value: Any) -> bool:
+    return type(value) is str and len(value) <= MAX_TEXT
+
+
+def _uints(value: Any) -> bool:
+    return isinstance(value, list) and 0 < len(value) <= 16 and all(_uint(2**16)(item) for item in value)
+
+
+_OFFSET = _uint(2**40)
+_LAYOUT: Final[dict[Verb, tuple[type[Any], tuple[Check, ...]]]] = {
+    Verb.HELLO: (Hello, (_uints,)),
+    Verb.HELLO_REPLY: (HelloReply, (_uint(255), _text, _uints, _bytes(NONCE_SIZE, NONCE_SIZE))),
+    Verb.EDHOC: (Edhoc, (_bytes(1, MAX_GRANT + 1024),)),
+    Verb.EDHOC_FAILURE: (EdhocFailure, (_bytes(0, 1024), _text, _text)),
+    Verb.APPROVE: (Approve, (_bytes(1, 2048), _bytes(1, MAX_GRANT))),
+    Verb.OFFER: (Offer, (_bytes(1, MAX_OFFER),)),
+    Verb.DATA: (Data, (_OFFSET, _bytes(1, MAX_DATA))),
+    Verb.COMMIT: (Commit, (_bytes(DIGEST_SIZE, 64),)),
+    Verb.REBOOT: (Reboot, ()),
+    Verb.REPORT: (ReportRequest, (_bytes(NONCE_SIZE, NONCE_SIZE),)),
+    Verb.KEEP_ALIVE: (KeepAlive, ()),
+    Verb.CLOSE: (Close, ()),
+    Verb.DONE: (Done, (_uint(255),)),
+    Verb.ACCEPT: (Accept, (_uint(255), _uint(2**24), _uint(2**16), _OFFSET, _bytes(DIGEST_SIZE, 64))),
+    Verb.REFUSED: (RefusedReply, (_text, _text, _text)),
+    Verb.DURABLE: (Durable, (_OFFSET,)),
+    Verb.REPORT_REPLY: (ReportReply, (_bytes(1, 8192),)),
+}
+_VERB_OF: Final = {kind: verb for verb, (kind, _) in _LAYOUT.items()}
+PLAIN: Final = frozenset({Verb.HELLO, Verb.HELLO_REPLY, Verb.EDHOC, Verb.EDHOC_FAILURE})
+
+
+def verb_of(message: Message) -> Verb:
+    """The verb of a message."""
+    return _VERB_OF[type(message)]
+
+
+def encode_message(message: Message) -> bytes:
+    """A message as it travels."""
+    fields = [getattr(message, name) for name in type(message).__dataclass_fields__]
+    return wire.encode([int(verb_of(message)), *fields])
+
+
+def decode_message(data: bytes, *, sealed: bool) -> Message:
+    """The message in `data`. A sealed verb in clear, or the other way round, is refused.
+
+    Raises `RemoteProtocolError("session.order")` for an unknown verb or the wrong channel, and
+    `Malformed("wire.malformed")` or `RemoteProtocolError("wire.malformed")` for anything that is no message.
+    """
+    items = wire.decode(data, max_depth=3)
+    if not isinstance(items, list) or not items or type(items[0]) is not int:
+        raise RemoteProtocolError("wire.malformed", "not a message of the update conversation")
+    try:
+        verb = Verb(items[0])
+    except ValueError:
+        raise RemoteProtocolError("session.order", f"unknown verb {items[0]}") from None
+    if (verb in PLAIN) == sealed:
+        channel = "sealed" if sealed else "plain"
+        raise RemoteProtocolError("session.order", f"{verb.name} does not belong on the {channel} channel")
+    kind, checks = _LAYOUT[verb]
+    fields = items[1:]
+    if len(fields) != len(checks) or not all(check(field) for check, field in zip(checks, fields, strict=True)):
+        raise RemoteProtocolError("wire.malformed", f"{verb.name} has wrong fields")
+    message: Message = kind(*(tuple(field) if isinstance(field, list) else field for field in fields))
+    return message

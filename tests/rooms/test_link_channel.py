@@ -1,0 +1,251 @@
+"""Timers, segment sizes, sender and receiver, each alone."""
+
+from __future__ import annotations
+
+import pytest
+from devguard.errors import LocalProtocolError, RemoteProtocolError
+from devguard.link.channel import Receiver, Segment, Sender, nearest
+from devguard.link.frames import Acknowledgement, Kind
+from devguard.link.parameters import LinkParameters, PeerLimits
+from devguard.link.timing import LineClock, RoundTrip, SegmentSizer
+
+FAST = LinkParameters(baud=0, segment_start=128, segment_max=128, window_bytes=1024)
+
+
+def sender(parameters: LinkParameters = FAST) -> Sender:
+    return Sender(parameters, RoundTrip(parameters), PeerLimits(parameters.window_bytes, parameters.segment_max))
+
+
+def receiver(parameters: LinkParameters = FAST) -> Receiver:
+    return Receiver(parameters, RoundTrip(parameters))
+
+
+def transmit(source: Sender, now: float) -> list[Segment]:
+    sent = []
+    while source.ready():
+        segment = source.take()
+        source.sent(segment, now)
+        sent.append(segment)
+    return sent
+
+
+def ack(cumulative: int, *later: int, credit: int = 16) -> Acknowledgement:
+    bits = sum(1 << (number - cumulative - 1) for number in later)
+    return Acknowledgement(cumulative & 0xFFFF, credit, bits.to_bytes((bits.bit_length() + 7) // 8, "little"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"segment_min": 0}, {"segment_max": 100}, {"window_bytes": 64}, {"rto_min": 9.0}, {"give_up": 0},
+     {"segments_in_flight": 257}, {"baud": -1}, {"later_acked": 0}, {"window_bytes": 1 << 30}],
+)  # fmt: skip
+def test_contradicting_parameters_are_refused(change: dict[str, int]) -> None:
+    with pytest.raises(LocalProtocolError):
+        LinkParameters(**change)
+
+
+def test_nearest_rebuilds_whole_numbers_across_the_wrap() -> None:
+    for whole in (0, 1, 0x7FFF, 0xFFFF, 0x10000, 0x12345):
+        for offset in (-300, -1, 0, 1, 300):
+            if whole + offset >= 0:
+                assert nearest(whole, (whole + offset) & 0xFFFF) == whole + offset
+
+
+def test_round_trip_follows_rfc_6298() -> None:
+    measured = RoundTrip(LinkParameters(rto_min=0.001, rto_initial=1.0))
+    assert measured.timeout == 1.0
+    measured.sample(0.1)
+    assert measured.timeout == pytest.approx(0.1 + 4 * 0.05)
+    measured.sample(0.2)
+    assert measured.smoothed == pytest.approx(0.1125)
+    assert measured.timeout == pytest.approx(0.1125 + 4 * 0.0625)
+    measured.backoff = 2
+    assert measured.timeout == pytest.approx(4 * (0.1125 + 4 * 0.0625))
+    measured.backoff = 60
+    assert measured.timeout == measured._parameters.rto_ceiling
+    measured.sample(0.1)
+    assert measured.backoff == 0
+
+
+def test_segment_size_grows_on_a_clean_line_and_shrinks_with_loss() -> None:
+    limits = LinkParameters()
+    sizer = SegmentSizer(limits)
+    assert sizer.size(4096) == limits.segment_start
+    for _ in range(100):
+        sizer.sent(sizer.size(4096))
+    assert sizer.size(4096) == limits.segment_max
+    assert sizer.size(512) == 512
+    for _ in range(2000):
+        sizer.sent(256)
+        sizer.lost()
+    assert sizer.size(4096) == limits.segment_min
+    for _ in range(20_000):
+        sizer.sent(1024)
+    assert sizer.size(4096) == limits.segment_max  # old losses fade
+
+
+def test_line_clock_counts_what_is_queued_but_not_without_end() -> None:
+    limits = LinkParameters(baud=10_000)
+    clock = LineClock(limits)
+    assert clock.depart(100, 5.0) == pytest.approx(5.1)
+    assert clock.depart(100, 5.0) == pytest.approx(5.2)
+    assert clock.depart(10**9, 5.0) == pytest.approx(5.0 + limits.line_time(2 * limits.window_bytes))
+    assert LineClock(LinkParameters(baud=0)).depart(10**6, 7.0) == 7.0
+
+
+def test_message_is_cut_and_fin_marks_the_last_segment() -> None:
+    source = sender()
+    source.queue(Kind.DATA, b"a" * 300, 0.0)
+    source.queue(Kind.DATA, b"", 0.0)
+    parts = transmit(source, 0.0)
+    assert [(len(p.body), p.fin, p.sequence) for p in parts] == [
+        (128, False, 0), (128, False, 1), (44, True, 2), (0, True, 3)]  # fmt: skip
+    assert source.pending_bytes == 300
+    source.acknowledge(ack(4), 0.1)
+    assert source.pending_bytes == 0
+    assert not source.outstanding
+
+
+def test_window_in_bytes_holds_the_sender_back() -> None:
+    source = sender()
+    source.queue(Kind.DATA, b"a" * 5000, 0.0)
+    assert len(transmit(source, 0.0)) == 1024 // 128
+    source.acknowledge(ack(1, 2, 3), 0.1)  # what is SACKed still occupies the peer's buffer
+    assert len(transmit(source, 0.1)) == 1
+    source.acknowledge(ack(4, credit=0), 0.2)
+    assert transmit(source, 0.2) == []
+    source.acknowledge(ack(9, credit=0), 0.3)
+    assert len(transmit(source, 0.3)) == 1  # a closed window never stops the last segment in flight
+
+
+def test_three_later_acknowledgements_retransmit_and_two_do_not() -> None:
+    source = sender()
+    source.queue(Kind.DATA, b"a" * 5000, 0.0)
+    transmit(source, 0.0)
+    source.acknowledge(ack(0, 1), 0.01)
+    source.acknowledge(ack(0, 1, 2), 0.01)
+    assert not source.ready()
+    source.acknowledge(ack(0, 1, 2, 3), 0.01)
+    again = transmit(source, 0.01)
+    assert [(s.sequence, s.transmissions) for s in again] == [(0, 2)]
+
+
+def test_karn_no_sample_from_a_segment_sent_twice() -> None:
+    source = sender()
+    source.queue(Kind.DATA, b"x", 0.0)
+    transmit(source, 0.0)
+    source.expire(1.0)
+    transmit(source, 1.0)
+    source.acknowledge(ack(1), 1.5)
+    assert source.round_trip.smoothed is None
+    assert source.round_trip.backoff == 1
+    source.queue(Kind.DATA, b"y", 2.0)
+    transmit(source, 2.0)
+    source.acknowledge(ack(2), 2.5)
+    assert source.round_trip.smoothed == pytest.approx(0.5)
+    assert source.round_trip.backoff == 0
+
+
+def test_a_silent_line_is_probed_with_one_segment_ever_more_slowly() -> None:
+    source = sender()
+    source.queue(Kind.DATA, b"a" * 5000, 0.0)
+    assert len(transmit(source, 0.0)) == 8
+    now, gaps = 0.0, []
+    for _ in range(6):
+        due = source.deadline()
+        assert due is not None
+        gaps.append(due - now)
+        now = due
+        source.expire(now)
+        assert len(transmit(source, now)) == 1
+    assert gaps == [1.0, 2.0, 4.0, 4.0, 4.0, 4.0]
+    source.acknowledge(ack(1), now)
+    assert [s.sequence for s in transmit(source, now)][:7] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_what_still_queues_for_the_line_is_not_overdue() -> None:
+    source = sender()
+    source.queue(Kind.DATA, b"a" * 256, 0.0)
+    for departed in (1.0, 50.0):
+        source.sent(source.take(), departed)
+    source.expire(10.0)
+    assert [s.sequence for s in transmit(source, 10.0)] == [0]
+
+
+@pytest.mark.parametrize("forged", [ack(9), ack(0, 8), ack(8, 9), ack(0x7000)])
+def test_acknowledging_the_unsent_is_a_broken_rule(forged: Acknowledgement) -> None:
+    source = sender()
+    source.queue(Kind.DATA, b"a" * 5000, 0.0)
+    transmit(source, 0.0)
+    with pytest.raises(RemoteProtocolError):
+        source.acknowledge(forged, 0.1)
+    source.acknowledge(ack(8), 0.1)
+    source.acknowledge(ack(3, 5), 0.1)  # an old acknowledgement that the line kept is harmless
+    assert source.outstanding
+
+
+def test_receiver_orders_joins_and_acknowledges_gaps_at_once() -> None:
+    sink = receiver()
+    assert sink.accept(Kind.DATA, 0, False, b"a", 1.0) == []
+    assert sink.ack_at == pytest.approx(1.0 + FAST.ack_delay_max)
+    assert sink.take_ack(1.0) is None
+    assert sink.accept(Kind.DATA, 3, True, b"d", 1.0) == []
+    assert sink.take_ack(1.0) == ack(1, 3)
+    assert sink.accept(Kind.DATA, 2, False, b"c", 1.0) == []
+    assert sink.take_ack(1.0) == ack(1, 2, 3)
+    assert sink.accept(Kind.DATA, 1, True, b"b", 1.0) == [b"ab", b"cd"]
+    assert sink.take_ack(1.0) == ack(4)
+    assert sink.early_bytes == 0
+
+
+def test_receiver_coalesces_every_second_segment_and_drops_doubles() -> None:
+    sink = receiver()
+    sink.accept(Kind.DATA, 0, True, b"a", 1.0)
+    assert sink.take_ack(1.0) is None
+    sink.accept(Kind.DATA, 1, True, b"b", 1.0)
+    assert sink.take_ack(1.0) == ack(2)
+    assert sink.accept(Kind.DATA, 0, True, b"a", 2.0) == []
+    assert sink.duplicates == 1
+    assert sink.take_ack(2.0) == ack(2)  # the peer missed an acknowledgement
+
+
+def test_receiver_buffer_stays_inside_its_window() -> None:
+    sink = receiver()
+    for number in range(1, 400):
+        sink.accept(Kind.DATA, number, True, b"x" * 128, 1.0)
+        assert sink.early_bytes <= FAST.window_bytes
+    small = receiver()
+    for number in range(1, 400):
+        small.accept(Kind.DATA, number, True, b"", 1.0)
+    answer = small.take_ack(1.0)
+    assert answer is not None
+    assert len(answer.bitmap) == 32
+
+
+@pytest.mark.parametrize("size", [129, 4096])
+def test_receiver_refuses_longer_segments_than_announced(size: int) -> None:
+    with pytest.raises(RemoteProtocolError):
+        receiver().accept(Kind.DATA, 0, True, b"x" * size, 0.0)
+
+
+def test_receiver_refuses_endless_messages_and_empty_middles() -> None:
+    sink = receiver(LinkParameters(max_message=1000))
+    sink.accept(Kind.DATA, 0, False, b"x" * 1000, 0.0)
+    with pytest.raises(RemoteProtocolError):
+        sink.accept(Kind.DATA, 1, True, b"x", 0.0)
+    with pytest.raises(RemoteProtocolError):
+        receiver().accept(Kind.DATA, 0, False, b"", 0.0)
+
+
+def test_close_comes_last_and_once() -> None:
+    sink = receiver()
+    sink.accept(Kind.CLOSE, 1, False, b"", 0.0)
+    assert not sink.closed
+    assert sink.accept(Kind.DATA, 0, True, b"a", 0.0) == [b"a"]
+    assert sink.closed
+    with pytest.raises(RemoteProtocolError):
+        sink.accept(Kind.DATA, 2, True, b"late", 0.0)
+    torn = receiver()
+    torn.accept(Kind.DATA, 0, False, b"a", 0.0)
+    with pytest.raises(RemoteProtocolError):
+        torn.accept(Kind.CLOSE, 1, False, b"", 0.0)
