@@ -1,0 +1,218 @@
+"""`devguard emulate`: serve an emulated device; its first start enrols it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
+from devguard.errors import Refused
+
+if TYPE_CHECKING:
+    from devguard.custody.keyfile import FileSigner
+    from devguard.device.models import Model
+    from devguard.device.storage import DeviceDirectory
+    from devguard.device.therapy import PacingTherapy, PumpTherapy
+
+FAULTS = ("self-test", "therapy-active", "battery=PERCENT")
+_SAVE_EVERY = 2.0
+
+
+@dataclass(slots=True)
+class Faults:
+    """What is wrong with the emulated device on purpose."""
+
+    self_test: bool = False
+    therapy_active: bool = False
+    battery: int | None = None
+
+    @classmethod
+    def of(cls, specs: tuple[str, ...]) -> Faults:
+        """From `--fault` texts; a usage error names the known ones."""
+        faults = cls()
+        for spec in specs:
+            name, _, value = spec.partition("=")
+            if name == "self-test" and not value:
+                faults.self_test = True
+            elif name == "therapy-active" and not value:
+                faults.therapy_active = True
+            elif name == "battery" and value.isdigit() and int(value) <= 100:
+                faults.battery = int(value)
+            else:
+                raise click.BadParameter(f"{spec!r} is not one of {', '.join(FAULTS)}", param_hint="--fault")
+        return faults
+
+
+@dataclass(slots=True)
+class Ticker:
+    """Lets therapy go on and keeps it on disk, whatever the line does."""
+
+    directory: DeviceDirectory
+    therapy: PumpTherapy | PacingTherapy
+    saved: float = field(default=0.0)
+
+    def __call__(self) -> None:
+        self.therapy.tick(int(time.time()))
+        if time.monotonic() - self.saved >= _SAVE_EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write the therapy's state, whole."""
+        self.directory.save_therapy(self.therapy)
+        self.saved = time.monotonic()
+
+
+@click.command(cls=Command)
+@click.argument("model")
+@click.option("--trust", "trust_file", type=click.Path(path_type=Path), help="The trust document the device is enrolled with.")
+@click.option("--device-authority", "authority", metavar="KEY", help="Signs the device's credential at its first start.")
+@click.option("--serial", help="Serial number at its first start (default: a random one).")
+@click.option("--site", help="Where the device stands.")
+@click.option("--revision", help="Hardware revision (default: the model's first).")
+@click.option("--state", type=click.Path(path_type=Path, file_okay=False), help="State directory (default: in the home).")
+@click.option("--link", default="pty", show_default=True, help="pty or socket://127.0.0.1:PORT.")
+@click.option("--protocol", type=click.Choice(["devguard"]), default="devguard", show_default=True)
+@click.option("--fault", "faults", multiple=True, metavar="SPEC", help=f"Something wrong on purpose: {', '.join(FAULTS)}.")
+@passphrase_option
+@click.pass_obj
+def emulate(
+    invocation: Invocation,
+    model: str,
+    trust_file: Path | None,
+    authority: str | None,
+    serial: str | None,
+    site: str | None,
+    revision: str | None,
+    state: Path | None,
+    link: str,
+    protocol: str,
+    faults: tuple[str, ...],
+    passphrase_fd: int | None,
+) -> None:
+    """Serve an emulated MODEL on a pseudo-terminal until SIGTERM; its state survives."""
+    from devguard.device.models import load_model
+    from devguard.device.storage import DeviceDirectory
+
+    known = load_model(model)
+    wrong = Faults.of(faults)
+    name = serial or f"{model.split('-')[0].upper()}-{os.urandom(4).hex().upper()}"
+    folder = state or invocation.home.make(invocation.home.path / "devices") / name
+    with DeviceDirectory(folder, known) as directory:
+        if directory.identity is None:
+            signer = _authority(invocation, trust_file, authority, passphrase_fd)
+            _enrol(invocation, directory, known, trust_file, signer, name, site, revision)
+        elif serial is not None and directory.identity.serial != serial:
+            raise Refused("device.provisioned", f"{folder} belongs to serial {directory.identity.serial}, not {serial}")
+        _serve(invocation, directory, link, wrong)
+
+
+def _authority(invocation: Invocation, trust_file: Path | None, authority: str | None, fd: int | None) -> FileSigner:
+    """The key given, or the only one in the home that the trust document lets enrol devices."""
+    from devguard.cose.roles import RoleName
+    from devguard.custody.keyfile import read_info
+
+    def ask(name: str) -> bytes:
+        return passphrase_reader(fd, name)()
+
+    if authority is not None:
+        return invocation.home.signer(authority, ask)
+    role = invocation.home.trust(trust_file).role(RoleName.DEVICE_AUTHORITY)
+    wanted = {entry.thumbprint for entry in role.keys} if role is not None else set()
+    found = [path for path in invocation.home.private_keys() if read_info(path).key.thumbprint in wanted]
+    if len(found) != 1:
+        raise Refused(
+            "device.unprovisioned",
+            f"a new device needs a device authority, and {len(found) or 'none'} of the trust document's is here",
+            "say which with --device-authority KEY",
+        )
+    return invocation.home.signer(str(found[0]), ask)
+
+
+def _enrol(
+    invocation: Invocation,
+    directory: DeviceDirectory,
+    model: Model,
+    trust_file: Path | None,
+    signer: FileSigner,
+    serial: str,
+    site: str | None,
+    revision: str | None,
+) -> None:
+    from devguard.cli.home import TRUST_LIMIT
+    from devguard.cli.record import recorded
+    from devguard.custody.files import read_limited
+    from devguard.device.provision import provision
+
+    invocation.home.trust(trust_file)
+    trust = read_limited(trust_file or invocation.home.trust_file, TRUST_LIMIT)
+    with recorded(invocation, "device.enrol", actor=signer.info.person) as note:
+        note.device = serial
+        provision(
+            directory,
+            serial=serial,
+            revision=revision or model.default_revision,
+            site=site,
+            trust=trust,
+            authority=signer,
+            issuer=signer.info.person,
+            now=invocation.now(),
+            random=os.urandom,
+        )
+
+
+def _serve(invocation: Invocation, directory: DeviceDirectory, link: str, faults: Faults) -> None:
+    from devguard.device.emulator import PtyLine, SocketLine, serve_line
+    from devguard.device.node import Surroundings
+    from devguard.device.provision import open_node
+
+    stopping: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda got, _frame: stopping.append(got))
+    therapy = directory.load_therapy()
+    if faults.therapy_active:
+        _make_busy(therapy)
+    battery = directory.model.battery_percent if faults.battery is None else faults.battery
+    surroundings = Surroundings(
+        clock=invocation.now,
+        uptime=time.monotonic,
+        battery_percent=lambda: battery,
+        random=os.urandom,
+        self_test=lambda: not faults.self_test,
+    )
+    node = open_node(directory, surroundings, therapy)
+    node.boot()
+    line = PtyLine() if link == "pty" else SocketLine(link)
+    ticker = Ticker(directory, therapy)
+    try:
+        _announce(line.port, node.model.name, node.identity.serial, directory.path)
+        serve_line(line, node, os.urandom, lambda: bool(stopping), ticker)
+    finally:
+        line.close()
+        ticker.save()
+    if signal.SIGINT in stopping:
+        raise KeyboardInterrupt
+
+
+def _make_busy(therapy: PumpTherapy | PacingTherapy) -> None:
+    """Begin what keeps the therapy busy: a full bolus, or a session with an implant."""
+    from devguard.device.therapy import PumpTherapy
+
+    now = int(time.time())
+    if isinstance(therapy, PumpTherapy):
+        therapy.start_bolus(therapy.state.settings["maximum_bolus_milliunits"], now)
+    else:
+        therapy.start_session(now)
+
+
+def _announce(port: str, model: str, serial: str, state: Path) -> None:
+    """The contract's first line, flushed: tools wait for it."""
+    click.echo(json.dumps({"port": port, "model": model, "serial": serial, "state": str(state)}))
+    sys.stdout.flush()

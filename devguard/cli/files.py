@@ -1,0 +1,95 @@
+"""Opening what a person named: release files, images, the files a description points at.
+
+A release is opened once; what is judged, copied and sent comes from that one descriptor, never from a second look
+at the path. A description's paths stay inside its folder, links included.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from devguard.custody.files import file_error, open_regular
+from devguard.errors import Malformed, Refused
+
+if TYPE_CHECKING:
+    from devguard.manifest.envelope import Envelope
+
+_COPY_CHUNK: Final = 1 << 20
+
+
+class SliceReader(io.RawIOBase):
+    """`size` bytes of an open file from `offset`, with a position of its own."""
+
+    def __init__(self, descriptor: int, offset: int, size: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._offset = offset
+        self._size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move within the slice."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Read at the slice's own position; 0 at its end."""
+        wanted = min(len(buffer), max(0, self._size - self._at))
+        if wanted == 0:
+            return 0
+        count = os.preadv(self._descriptor, [memoryview(buffer)[:wanted]], self._offset + self._at)
+        self._at += count
+        return count
+
+
+def open_input(path: Path) -> BinaryIO:
+    """A regular file, opened once for reading; `file.missing` / `file.unreadable`."""
+    return os.fdopen(open_regular(path), "rb")
+
+
+def payload_reader(file: BinaryIO, envelope: Envelope, name: str) -> SliceReader | None:
+    """The integrated payload `name` of an envelope read from `file`; None where the envelope has none."""
+    payload = envelope.payloads.get(name)
+    return None if payload is None else SliceReader(file.fileno(), payload.offset, payload.size)
+
+
+def private_copy(path: Path) -> BinaryIO:
+    """An unnamed private copy of a file, so that nobody can change it between verification and sending."""
+    source = open_input(path)
+    copy = tempfile.TemporaryFile(prefix="devguard-")  # noqa: SIM115 (the caller owns it)
+    try:
+        while chunk := source.read(_COPY_CHUNK):
+            copy.write(chunk)
+        copy.flush()
+    except OSError as error:
+        copy.close()
+        raise Refused("file.unreadable", f"cannot copy {path}: {error.strerror}") from error
+    finally:
+        source.close()
+    copy.seek(0)
+    return copy
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """`relative` inside `folder`, every link followed and still inside; `description.path` / `file.missing`."""
+    try:
+        real = (folder / relative).resolve(strict=True)
+        root = folder.resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise file_error(folder / relative, error if isinstance(error, OSError) else ValueError(str(error))) from None
+    if not real.is_relative_to(root):
+        raise Malformed("description.path", f"{relative} leads out of {folder}")
+    return real

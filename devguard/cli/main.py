@@ -1,0 +1,100 @@
+"""`devguard`: the commands and the one map from exception to exit status.
+
+The only place that catches everything: whatever is not ours becomes exit 70 and says how to report it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from devguard.cli.context import Invocation, LazyGroup
+from devguard.errors import DevguardError, Exit
+
+_CLI = "devguard.cli"
+TABLE: dict[str, tuple[str, str, str]] = {
+    "demo": (f"{_CLI}.demo", "demo", "The whole story on an emulated device, then six attacks that fail."),
+    "status": (f"{_CLI}.status", "status", "Grants, trust, ports: what can be done from here now."),
+    "explain": (f"{_CLI}.explain", "explain", "What a refusal code means and what to do."),
+    "key": (f"{_CLI}.key", "key", "Make, show and export keys."),
+    "trust": (f"{_CLI}.trust", "trust", "The trust document: who may sign what."),
+    "release": (f"{_CLI}.release", "release", "Describe, build and sign a release."),
+    "verify": (f"{_CLI}.verify", "verify", "Is this release good, and why."),
+    "inspect": (f"{_CLI}.inspect", "inspect", "What a file is, field by field, and what is wrong with it."),
+    "grant": (f"{_CLI}.grant", "grant", "Who may push what, where, until when."),
+    "device": (f"{_CLI}.device", "device", "Find devices and ask them who they are."),
+    "push": (f"{_CLI}.push", "push", "Push a release to a device."),
+    "approve": (f"{_CLI}.approve", "approve", "Approve a push as the second technician."),
+    "emulate": (f"{_CLI}.emulate", "emulate", "Serve an emulated device."),
+    "evidence": (f"{_CLI}.evidence", "evidence", "Show and verify the evidence log."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    table=TABLE,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "DEVGUARD"},
+)
+@click.version_option(package_name="devguard", message="devguard %(version)s")
+@click.option("--home", "home_dir", envvar="DEVGUARD_HOME", type=click.Path(path_type=Path), help="Where keys, trust and evidence live.")
+@click.pass_context
+def devguard(ctx: click.Context, home_dir: Path | None) -> None:
+    """Signed firmware for pacemaker programmers and insulin pumps, pushed only by technicians the device accepts."""
+    invocation = ctx.ensure_object(Invocation)
+    invocation.home_path = home_dir
+    ctx.default_map = invocation.home.config()
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point: run, map whatever happens to the contract's exit status, exit."""
+    invocation = Invocation()
+    status = _run(list(sys.argv[1:] if args is None else args), invocation)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(int(status))
+
+
+def _run(args: list[str], invocation: Invocation) -> int:
+    try:
+        outcome = devguard.main(args=args, prog_name="devguard", standalone_mode=False, obj=invocation)
+        return outcome if isinstance(outcome, int) else Exit.DONE
+    except DevguardError as error:
+        invocation.error(error)
+        return error.exit_status
+    except click.exceptions.Exit as done:
+        return done.exit_code
+    except click.ClickException as error:
+        click.echo(f"error: {error.format_message()}", err=True)
+        hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "devguard"
+        click.echo(f"hint: {hint} --help", err=True)
+        return Exit.USAGE
+    except (KeyboardInterrupt, click.exceptions.Abort):
+        click.echo("\nerror: interrupted; state is safe, nothing is half-written", err=True)
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        return Exit.DONE
+    except Exception as error:  # the one place: a bug must not look like an answer
+        return _bug(error, invocation)
+
+
+def _bug(error: Exception, invocation: Invocation) -> int:
+    import traceback
+
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    report = DevguardError(
+        "internal.error",
+        f"{type(error).__name__}: {error} (at {Path(where.filename).name}:{where.lineno})",
+        "this is a bug in devguard; nothing was accepted. report it with this line as SECURITY.md says",
+    )
+    invocation.error(report)
+    return Exit.INTERNAL
+
+
+if __name__ == "__main__":
+    main()

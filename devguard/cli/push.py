@@ -1,0 +1,279 @@
+"""`devguard push`: verify, check the grant, push, wait for the trial, fetch the signed report."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
+from devguard.cli.line import BAUD, choose_port
+from devguard.cli.record import Note, recorded
+from devguard.errors import DeviceRefused, DevguardError, Refused
+
+if TYPE_CHECKING:
+    from devguard.custody.keyfile import FileSigner
+    from devguard.grant.check import CheckedGrant
+    from devguard.grant.claims import Grant
+    from devguard.session.update import Approver
+    from devguard.trust.document import TrustDocument
+    from devguard.verdict.judge import Release
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was asked on the command line."""
+
+    file: Path
+    port: str | None
+    key: str | None
+    grant: Path | None
+    second_key: str | None
+    second_grant: Path | None
+    approval: Path | None
+    serial: str | None
+    trust: Path | None
+    baud: int
+    dry_run: bool
+    resume: bool
+    reason: str | None
+    work_order: str | None
+    passphrase_fd: int | None
+    second_passphrase_fd: int | None
+
+
+@click.command(cls=Command)
+@click.argument("file", metavar="FILE.suit", type=click.Path(path_type=Path))
+@click.option("--port", help="Device path, socket:// or rfc2217:// URL (default: where exactly one device answers).")
+@click.option("--key", metavar="TECH_KEY", help="The technician's key (default: the only one in the home).")
+@click.option("--grant", type=click.Path(path_type=Path), help="The grant (default: the only one in the home that fits).")
+@click.option("--second-key", metavar="KEY", help="The second technician's key.")
+@click.option("--second-grant", type=click.Path(path_type=Path), help="The second technician's grant.")
+@click.option("--approval", type=click.Path(path_type=Path), help="Wait for the second technician's approval in this file; the request is written beside it.")
+@click.option("--serial", help="Push only to this proven serial number.")
+@click.option("--trust", type=click.Path(path_type=Path), help="The trust document (default: the home's).")
+@click.option("--baud", type=click.IntRange(300, 4_000_000), default=BAUD, show_default=True, help="Line speed.")
+@click.option("--resume", is_flag=True, help="Wait for a device that is still in the lost session, then go on where it stopped.")
+@click.option("--delta", type=click.Choice(["auto", "never"]), default="never", show_default=True, help="Patches come in a later version: the whole image is sent.")
+@click.option("--protocol", type=click.Choice(["devguard"]), default="devguard", show_default=True)
+@click.option("--dry-run", is_flag=True, help="Verify and check everything a bench can; open no port.")
+@click.option("--reason", help="Why, for the record.")
+@click.option("--work-order", help="Work order, for the record.")
+@click.option("--second-passphrase-fd", type=int, help="File descriptor for the second key's passphrase.")
+@passphrase_option
+@click.pass_obj
+def push(invocation: Invocation, /, delta: str, protocol: str, **options: Any) -> None:
+    """Push FILE.suit to a device. The device judges release, technician and grant again by itself."""
+    wish = Wish(**options)
+    if (wish.second_key is None) != (wish.second_grant is None):
+        raise click.UsageError("--second-key and --second-grant go together")
+    try:
+        with recorded(invocation, "release.push") as note, ExitStack() as stack:
+            result = Pusher(invocation, wish, note, stack).run()
+    except DevguardError as error:
+        invocation.error(error, {"accepted": False, "code": error.code, "device": None, "report": None, "link": None})
+        raise click.exceptions.Exit(int(error.exit_status)) from error
+    invocation.result(result, lambda: _print(result))
+
+
+class Pusher:
+    """One run of `push`, in steps; each may refuse."""
+
+    def __init__(self, invocation: Invocation, wish: Wish, note: Note, stack: ExitStack) -> None:
+        self.invocation = invocation
+        self.wish = wish
+        self.note = note
+        self.stack = stack
+
+    def run(self) -> dict[str, Any]:
+        """All steps; the JSON result of the contract."""
+        from devguard.trust.document import check_time
+
+        trust = self.invocation.home.trust(self.wish.trust)
+        check_time(trust, self.invocation.now())
+        release, envelope, payload = self._verdict(trust)
+        signer, one = self._technician(trust, release)
+        checked = self._check_grant(one, signer, trust, release)
+        if self.wish.dry_run:
+            self.note.details["dry-run"] = "yes"
+            self.note.commit()
+            return {"accepted": True, "code": None, "dry_run": True, "device": None, "report": None, "link": None}
+        return self._push(trust, release, envelope, payload, signer, checked)
+
+    def _verdict(self, trust: TrustDocument) -> tuple[Release, bytes, Any]:
+        """The verdict on a private copy, recorded before any port is opened: (release, offer, payload reader)."""
+        from devguard.cli.files import private_copy
+        from devguard.cli.judging import image_of, judge_file
+        from devguard.manifest.envelope import sever
+        from devguard.verdict.judge import Target
+
+        copy = self.stack.enter_context(private_copy(self.wish.file))
+        judged = judge_file(
+            self.wish.file, trust=trust, now=self.invocation.now(), target=Target(), stack=self.stack, opened=copy
+        )
+        if judged.envelope is not None:
+            self.note.manifest(judged.envelope.manifest_digest)
+        self.note.details["file"] = str(self.wish.file)
+        release = judged.verdict.require()
+        self.note.release = f"{release.model} {release.version}"
+        self.note.commit(action="release.verify")
+        self.note.written = False
+        if judged.envelope is None:
+            raise Refused("envelope.malformed", "a verdict without an envelope")
+        return release, sever(judged.envelope), image_of(judged, release.components[0])
+
+    def _technician(self, trust: TrustDocument, release: Release) -> tuple[FileSigner, Grant]:
+        from devguard.cli.home import GRANT_LIMIT
+        from devguard.custody.files import read_limited
+        from devguard.grant.claims import read_grant
+
+        home = self.invocation.home
+        reference = self.wish.key or str(home.one_key("technician"))
+        info = home.key_info(reference)
+        if self.wish.grant is not None:
+            one = read_grant(read_limited(self.wish.grant, GRANT_LIMIT))
+        else:
+            kept = [read_grant(read_limited(path, GRANT_LIMIT)) for path in home.grant_files()]
+            fitting = [item for item in kept if item.holder.thumbprint == info.key.thumbprint and item.expires > self.invocation.now()]
+            if len(fitting) != 1:
+                raise Refused("grant.missing", f"{len(fitting) or 'no'} grants in {home.grants} fit this key", "say which with --grant")
+            one = fitting[0]
+        self.note.actor = one.subject
+        self.note.digest("GRANT", hashlib.sha256(one.untagged).digest())
+        signer = home.signer(reference, lambda name: passphrase_reader(self.wish.passphrase_fd, name)())
+        return signer, one
+
+    def _check_grant(self, one: Grant, signer: FileSigner, trust: TrustDocument, release: Release) -> CheckedGrant:
+        from devguard.cli.grant import device_view
+        from devguard.grant.check import check_grant
+        from devguard.grant.claims import Action
+
+        view = device_view(one, release.model, self.wish.serial, None)
+        checked = check_grant(
+            one, trust=trust, now=self.invocation.now(), device=view, action=Action.UPDATE, holder=signer.key
+        )
+        checked.covers(release)
+        return checked
+
+    def _push(
+        self, trust: TrustDocument, release: Release, offer: bytes, payload: Any, signer: FileSigner, checked: CheckedGrant
+    ) -> dict[str, Any]:
+        import os
+
+        from devguard.cli.line import runner_on, totals
+        from devguard.cli.progress import progress_bar
+        from devguard.link.driver import SerialDriver
+        from devguard.session.connect import Bench
+        from devguard.session.update import UpdateSession, after_reboot
+
+        wish, note = self.wish, self.note
+        port = choose_port(self.invocation, wish.port)
+        note.details["port"] = port
+        for name in ("reason", "work_order"):
+            if (text := getattr(wish, name)) is not None:
+                note.details[name.replace("_", "-")] = text
+        bench = Bench(trust, self.invocation.now(), os.urandom, checked.grant.untagged, signer, wish.serial)
+        started = time.monotonic()
+        with SerialDriver.open(port, wish.baud) as driver:
+            runner = runner_on(driver, baud=wish.baud)
+            before = self._before(runner, bench)
+            note.device = before.serial
+            note.commit(action="release.push-begun")
+            note.written = False
+            with progress_bar(self.invocation, release.size) as progress:
+                session = UpdateSession(release, checked, bench, offer, payload, self._approver(signer), progress)
+                self._patiently(lambda: runner.run(session.push()))
+            seconds = time.monotonic() - started
+            self.invocation.note("the device boots the new image on trial ...")
+            report, signed = self._report(runner, bench)
+        note.digest("REPORT", hashlib.sha256(signed).digest())
+        note.digest("DEVICE_HEAD", report.log_head)
+        after_reboot(release, report)
+        note.commit()
+        wire, retransmits = totals(runner.statistics)
+        return {
+            "accepted": True,
+            "code": None,
+            "device": {
+                "model": report.model,
+                "serial": report.serial,
+                "version_before": before.version,
+                "version_after": report.version,
+                "confirmed": report.confirmed,
+            },
+            "report": report.to_json(),
+            "link": {
+                "payload_bytes": release.size,
+                "wire_bytes": wire,
+                "retransmits": retransmits,
+                "seconds": round(seconds, 3),
+            },
+        }
+
+    def _before(self, runner: Any, bench: Any) -> Any:
+        """What the device runs before the push, from its signed report: for the result and to refuse early."""
+        from devguard.session.update import fetch_report
+
+        report, _ = self._patiently(lambda: runner.run(fetch_report(bench)))
+        return report
+
+    def _patiently(self, attempt: Any) -> Any:
+        """With --resume a device that is still in the lost session, or backs off, is waited for."""
+        deadline = time.monotonic() + 45
+        while True:
+            try:
+                return attempt()
+            except DeviceRefused as error:
+                if error.code != "device.busy" or not self.wish.resume or time.monotonic() > deadline:
+                    raise
+                time.sleep(2)
+
+    def _report(self, runner: Any, bench: Any) -> Any:
+        """The report after the trial boot: the device may need a moment before it answers again."""
+        from devguard.errors import LinkError
+        from devguard.session.update import fetch_report
+
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return runner.run(fetch_report(bench))
+            except LinkError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+
+    def _approver(self, first: FileSigner) -> Approver | None:
+        from devguard.cli.approve import file_approver, key_approver
+
+        wish = self.wish
+        if wish.second_key is not None and wish.second_grant is not None:
+            signer = self.invocation.home.signer(
+                wish.second_key, lambda name: passphrase_reader(wish.second_passphrase_fd, name)()
+            )
+            return key_approver(signer, wish.second_grant)
+        if wish.approval is not None:
+            return file_approver(self.invocation, wish.approval)
+        return None
+
+
+def _print(result: dict[str, Any]) -> None:
+    if result.get("dry_run"):
+        click.echo("good: release, grant and key pass every check a bench can make; no port was opened")
+        return
+    device, link = result["device"], result["link"]
+    click.echo(
+        f"{device['model']} {device['serial']}: {device['version_before']} -> {device['version_after']}, "
+        f"{'confirmed by the device' if device['confirmed'] else 'NOT confirmed'}"
+    )
+    click.echo(
+        f"  {link['payload_bytes']} bytes in {link['seconds']:.1f} s, {link['wire_bytes']} on the wire, {link['retransmits']} sent again"
+    )
+    report = result["report"]
+    click.echo(f"  signed report: boot {report['boot_state']}, therapy settings unchanged ({report['settings_digest'][:16]})")
+    for flag in report["flags"]:
+        click.echo(f"  flag: {flag}")

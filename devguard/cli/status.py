@@ -1,0 +1,109 @@
+"""`devguard status`: what can be done from this home now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from devguard.cli.context import Command, Invocation
+from devguard.cli.times import left
+from devguard.errors import DevguardError
+
+
+@click.command(cls=Command)
+@click.option("--no-ports", is_flag=True, help="Do not ask the serial ports.")
+@click.pass_obj
+def status(invocation: Invocation, no_ports: bool) -> None:
+    """Show valid grants with minutes left, trust version and age, keys, and ports with devices."""
+    now = invocation.now()
+    data = {
+        "home": str(invocation.home.path),
+        "trust": _trust(invocation, now),
+        "grants": _grants(invocation, now),
+        "keys": _keys(invocation),
+        "shelf": None,
+        "ports": [] if no_ports else _ports(),
+    }
+    invocation.result(data, _text(data))
+
+
+def _trust(invocation: Invocation, now: int) -> dict[str, Any]:
+    from devguard.trust.document import check_time
+
+    try:
+        document = invocation.home.trust(None)
+        check_time(document, now)
+    except DevguardError as error:
+        return {"ok": False, "code": error.code, "message": error.message}
+    return {
+        "ok": True,
+        "version": document.version,
+        "development": document.development,
+        "age_days": (now - document.issued) // 86_400,
+        "days_left": (document.expires - now) // 86_400,
+    }
+
+
+def _grants(invocation: Invocation, now: int) -> list[dict[str, Any]]:
+    from devguard.cli.home import GRANT_LIMIT
+    from devguard.custody.files import read_limited
+    from devguard.grant.claims import read_grant
+
+    rows: list[dict[str, Any]] = []
+    for path in invocation.home.grant_files():
+        try:
+            one = read_grant(read_limited(path, GRANT_LIMIT))
+        except DevguardError as error:
+            rows.append({"file": path.name, "code": error.code})
+            continue
+        rows.append(
+            {
+                "file": path.name,
+                "technician": one.subject,
+                "serials": sorted(one.scope.serials),
+                "minutes_left": max(0, (one.expires - now) // 60),
+            }
+        )
+    return rows
+
+
+def _keys(invocation: Invocation) -> list[dict[str, Any]]:
+    from devguard.cli.key import as_dict
+    from devguard.custody.keyfile import read_info
+
+    rows: list[dict[str, Any]] = []
+    for path in invocation.home.private_keys():
+        try:
+            rows.append(as_dict(read_info(path)))
+        except DevguardError as error:
+            rows.append({"name": path.stem, "code": error.code})
+    return rows
+
+
+def _ports() -> list[dict[str, Any]]:
+    from devguard.cli.line import answering
+    from devguard.link.driver import list_ports
+
+    return [{"port": port.device, "boot_state": state} for port, state in answering(list_ports())]
+
+
+def _text(data: dict[str, Any]) -> str:
+    trust = data["trust"]
+    lines = [f"home   {data['home']}"]
+    if trust["ok"]:
+        kind = " (development)" if trust["development"] else ""
+        lines.append(f"trust  version {trust['version']}{kind}, {trust['age_days']} d old, {left(trust['days_left'] * 86_400)} left")
+    else:
+        lines.append(f"trust  {trust['code']}: {trust['message']}")
+    for row in data["grants"]:
+        if "code" in row:
+            lines.append(f"grant  {row['file']}: {row['code']}")
+        else:
+            serials = ", ".join(row["serials"])
+            lines.append(f"grant  {row['file']}: {row['technician']} on {serials}, {row['minutes_left']} min left")
+    if not data["grants"]:
+        lines.append("grant  none kept")
+    lines += [f"key    {row['name']}: {row.get('alg', row.get('code'))} {row.get('role', '')}" for row in data["keys"]]
+    lines += [f"port   {row['port']}: {row['boot_state'] or 'no device'}" for row in data["ports"]]
+    return "\n".join(lines)
