@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Judged:
-    """A verdict with what it was about. `payloads`: component id -> reader of its flat image, while the file is open."""
+    """A verdict with what it was about. `payloads`: component id -> reader of its flat image, while the file is open;
+    `measured`: what was measured of each."""
 
     verdict: Verdict
     envelope: Envelope | None
     payloads: dict[str, BinaryIO]
+    measured: dict[str, Measured]
 
 
 def target_of(
@@ -70,7 +72,7 @@ def judge_file(
     try:
         envelope = read_envelope(carrier)
     except DevguardError as error:
-        return Judged(refused_form(error), None, {})
+        return Judged(refused_form(error), None, {}, {})
     payloads: dict[str, BinaryIO] = {}
     measured: dict[str, Measured] = {}
     unread: DevguardError | None = None
@@ -89,7 +91,7 @@ def judge_file(
     after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise Refused("file.changed", f"{path} changed while it was verified")
-    return Judged(verdict, envelope, payloads)
+    return Judged(verdict, envelope, payloads, measured)
 
 
 def _payloads(

@@ -23,7 +23,7 @@ def progress_bar(invocation: Invocation, total: int) -> Iterator[Progress]:
     """A function to be told (bytes durable on the device, bytes in all)."""
     if invocation.quiet:
         yield lambda done, whole: None
-    elif sys.stderr.isatty() and not invocation.json:
+    elif sys.stderr.isatty():
         with _bar(total) as update:
             yield update
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,9 +18,12 @@ from devguard.cli.record import Note, recorded
 from devguard.errors import DeviceRefused, DevguardError, Refused
 
 if TYPE_CHECKING:
+    from devguard.cli.judging import Judged
     from devguard.custody.keyfile import FileSigner
     from devguard.grant.check import CheckedGrant
     from devguard.grant.claims import Grant
+    from devguard.manifest.envelope import Envelope
+    from devguard.session.report import Report
     from devguard.session.update import Approver
     from devguard.trust.document import TrustDocument
     from devguard.verdict.judge import Release
@@ -96,20 +100,19 @@ class Pusher:
 
         trust = self.invocation.home.trust(self.wish.trust)
         check_time(trust, self.invocation.now())
-        release, envelope, payload = self._verdict(trust)
+        release, judged = self._verdict(trust)
         signer, one = self._technician(trust, release)
         checked = self._check_grant(one, signer, trust, release)
         if self.wish.dry_run:
             self.note.details["dry-run"] = "yes"
             self.note.commit()
             return {"accepted": True, "code": None, "dry_run": True, "device": None, "report": None, "link": None}
-        return self._push(trust, release, envelope, payload, signer, checked)
+        return self._push(trust, judged, signer, checked)
 
-    def _verdict(self, trust: TrustDocument) -> tuple[Release, bytes, Any]:
-        """The verdict on a private copy, recorded before any port is opened: (release, offer, payload reader)."""
+    def _verdict(self, trust: TrustDocument) -> tuple[Release, Judged]:
+        """The verdict on a private copy, recorded before any port is opened."""
         from devguard.cli.files import private_copy
-        from devguard.cli.judging import image_of, judge_file
-        from devguard.manifest.envelope import sever
+        from devguard.cli.judging import judge_file
         from devguard.verdict.judge import Target
 
         copy = self.stack.enter_context(private_copy(self.wish.file))
@@ -123,9 +126,27 @@ class Pusher:
         self.note.release = f"{release.model} {release.version}"
         self.note.commit(action="release.verify")
         self.note.written = False
+        return release, judged
+
+    def _for_device(self, trust: TrustDocument, judged: Judged, report: Report) -> tuple[Release, Envelope]:
+        """The verdict again, now for the device that answered: its model, its serial, what it runs."""
+        from devguard.device.models import load_model
+        from devguard.verdict.judge import Target, judge
+
         if judged.envelope is None:
             raise Refused("envelope.malformed", "a verdict without an envelope")
-        return release, sever(judged.envelope), image_of(judged, release.components[0])
+        settled = report.manifest_digest is not None and report.boot_state != "fallback"
+        target = Target(
+            model=load_model(report.model).facts,
+            serial=report.serial,
+            installed_sequence=report.sequence if settled else None,
+            installed_digest=report.manifest_digest if settled else None,
+            security_version=report.security_version,
+            installed_version=report.version if settled else None,
+        )
+        now = self.invocation.now()
+        verdict = judge(judged.envelope, trust=trust, now=now, target=target, payload=judged.measured)
+        return verdict.require(), judged.envelope
 
     def _technician(self, trust: TrustDocument, release: Release) -> tuple[FileSigner, Grant]:
         from devguard.cli.home import GRANT_LIMIT
@@ -160,14 +181,12 @@ class Pusher:
         checked.covers(release)
         return checked
 
-    def _push(
-        self, trust: TrustDocument, release: Release, offer: bytes, payload: Any, signer: FileSigner, checked: CheckedGrant
-    ) -> dict[str, Any]:
-        import os
-
+    def _push(self, trust: TrustDocument, judged: Judged, signer: FileSigner, checked: CheckedGrant) -> dict[str, Any]:
+        from devguard.cli.judging import image_of
         from devguard.cli.line import runner_on, totals
         from devguard.cli.progress import progress_bar
         from devguard.link.driver import SerialDriver
+        from devguard.manifest.envelope import sever
         from devguard.session.connect import Bench
         from devguard.session.update import UpdateSession, after_reboot
 
@@ -183,10 +202,12 @@ class Pusher:
             runner = runner_on(driver, baud=wish.baud)
             before = self._before(runner, bench)
             note.device = before.serial
+            release, envelope = self._for_device(trust, judged, before)
+            payload = image_of(judged, release.components[0])
             note.commit(action="release.push-begun")
             note.written = False
             with progress_bar(self.invocation, release.size) as progress:
-                session = UpdateSession(release, checked, bench, offer, payload, self._approver(signer), progress)
+                session = UpdateSession(release, checked, bench, sever(envelope), payload, self._approver(signer), progress)
                 self._patiently(lambda: runner.run(session.push()))
             seconds = time.monotonic() - started
             self.invocation.note("the device boots the new image on trial ...")

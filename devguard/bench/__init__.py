@@ -1,0 +1,1 @@
+"""The bench: taps and hostile hosts, to show what an attack gets. Never part of a push."""

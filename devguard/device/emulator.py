@@ -1,0 +1,197 @@
+"""An emulated device on a line: bytes in, bytes out, its state on disk. The one part of `device` with a clock and ports.
+
+One thread serves the port; therapy ticks in between. A plain connection is one attempt at a conversation; a sealed
+session is replaced only by a newer one that was authorised. What the device keeps survives kill -9 at any moment.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+from devguard.device.bootloader import BootResult
+from devguard.device.node import DeviceNode
+from devguard.errors import LinkError
+from devguard.link.driver import SerialDriver
+from devguard.link.engine import LinkEngine
+from devguard.link.events import Channel, Closed, Event, Failed, Message, Opened, PlainLost, Role
+from devguard.link.parameters import LinkParameters
+from devguard.session.device_side import Action, DeviceConversation, Ended, Keys, RebootNow, Reply
+from devguard.session.table import State
+
+IDLE_SECONDS: Final = 30.0
+SESSION_SECONDS: Final = 4 * 3600.0
+_TICK: Final = 0.25
+_DRAIN_SECONDS: Final = 2.0
+
+
+class EmulatedDevice:
+    """A booted `DeviceNode` behind a link engine. `serve` runs until `stop` says so."""
+
+    def __init__(self, node: DeviceNode, driver: SerialDriver, random: Callable[[int], bytes]) -> None:
+        self._node = node
+        self._driver = driver
+        self._random = random
+        self._engine = self._new_engine()
+        self._plain: DeviceConversation | None = None
+        self._session: DeviceConversation | None = None
+        self._began = self._heard = 0.0
+
+    def _new_engine(self) -> LinkEngine:
+        link = self._node.model.link
+        parameters = LinkParameters(baud=0, window_bytes=link.receive_window, segment_max=link.segment_max)
+        return LinkEngine(Role.DEVICE, parameters, self._random)
+
+    def serve(self, stop: Callable[[], bool], tick: Callable[[], None]) -> None:
+        """Answer the line until `stop()`; `tick()` runs about four times a second, whatever the line does."""
+        ticked = 0.0
+        while not stop():
+            events = self._driver.pump(self._engine, _TICK)
+            for event in events:
+                self._event(event)
+            now = self._driver.clock()
+            self._time_out(now)
+            if now - ticked >= _TICK:
+                tick()
+                ticked = now
+
+    def _event(self, event: Event) -> None:
+        now = self._driver.clock()
+        if isinstance(event, Opened):
+            self._plain = DeviceConversation(self._node, self._random)
+        elif isinstance(event, Message):
+            conversation = self._plain if event.channel is Channel.PLAIN else self._session
+            # Of an engine that has failed since, nothing can be answered any more; its Failed event comes last.
+            if conversation is not None and self._engine.failed is None:
+                self._heard = now
+                self._act(conversation, conversation.heard(event.data, sealed=event.channel is Channel.SEALED))
+        elif isinstance(event, (Failed, Closed)):
+            self._drop()
+            if isinstance(event, Failed):
+                self._engine = self._new_engine()
+        elif isinstance(event, PlainLost):
+            self._plain = None
+
+    def _act(self, conversation: DeviceConversation, actions: list[Action]) -> None:
+        for action in actions:
+            now = self._driver.clock()
+            if isinstance(action, Reply):
+                channel = Channel.SEALED if action.sealed else Channel.PLAIN
+                self._engine.send(channel, action.message, now)
+            elif isinstance(action, Keys):
+                self._engine.attach(action.records, now)
+                self._session, self._began = conversation, now
+            elif isinstance(action, RebootNow):
+                self._drain()
+                self._reboot()
+                return
+            elif isinstance(action, Ended) and conversation is self._session:
+                self._drain()
+                self._drop()
+
+    def _drain(self) -> None:
+        """Let the last answers reach the bench."""
+        end = self._driver.clock() + _DRAIN_SECONDS
+        while not self._engine.idle and self._driver.clock() < end:
+            self._driver.pump(self._engine, _TICK)
+
+    def _reboot(self) -> BootResult:
+        self._plain = self._session = None
+        self._engine = self._new_engine()
+        return self._node.boot()
+
+    def _drop(self) -> None:
+        if self._session is not None:
+            self._node.lost()
+        self._engine.detach()
+        self._session = None
+
+    def _time_out(self, now: float) -> None:
+        if self._session is None:
+            return
+        idle, age = now - self._heard, now - self._began
+        if idle > IDLE_SECONDS or age > SESSION_SECONDS or self._session.state is State.CLOSED:
+            self._drop()
+
+
+class PtyLine:
+    """A pseudo-terminal whose far end is given to the bench; both ends stay open so that benches come and go."""
+
+    def __init__(self) -> None:
+        import tty
+
+        self._master, self._slave = os.openpty()
+        for descriptor in (self._master, self._slave):
+            tty.setraw(descriptor, when=0)  # TCSANOW: the default would drop what is in flight
+        self.port = os.ttyname(self._slave)
+        self.driver = SerialDriver.over_descriptor(self._master, self.port)
+
+    @property
+    def descriptor(self) -> int:
+        """The master's descriptor, for those who move the bytes themselves."""
+        return self._master
+
+    def close(self) -> None:
+        """Give both ends back."""
+        self.driver.close()
+        os.close(self._slave)
+
+
+class SocketLine:
+    """A TCP port on the loopback interface; one bench at a time."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if parts.scheme != "socket" or parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+            raise LinkError("link.port", f"{url} is not socket://127.0.0.1:PORT; an emulated device serves this machine only")
+        try:
+            self._listener = socket.create_server((parts.hostname, parts.port or 0))
+        except OSError as error:
+            raise LinkError("link.port", f"cannot listen on {url}: {error.strerror}") from error
+        self.port = f"socket://{parts.hostname}:{self._listener.getsockname()[1]}"
+
+    def accept(self, stop: Callable[[], bool], tick: Callable[[], None]) -> SerialDriver | None:
+        """The next bench's connection; None when `stop()` came first."""
+        self._listener.settimeout(_TICK)
+        while not stop():
+            try:
+                connection, _ = self._listener.accept()
+            except TimeoutError:
+                tick()
+                continue
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return SerialDriver.over_descriptor(connection.detach(), self.port)
+        return None
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._listener.close()
+
+
+def serve_line(
+    line: PtyLine | SocketLine,
+    node: DeviceNode,
+    random: Callable[[int], bytes],
+    stop: Callable[[], bool],
+    tick: Callable[[], None],
+) -> None:
+    """Serve a booted node on a line until `stop()`. On a socket each connection is a cable plugged in anew."""
+    if isinstance(line, PtyLine):
+        EmulatedDevice(node, line.driver, random).serve(stop, tick)
+        return
+    while (driver := line.accept(stop, tick)) is not None:
+        with driver:
+            try:
+                EmulatedDevice(node, driver, random).serve(stop, tick)
+            except LinkError:
+                node.lost()  # the bench hung up: the cable is out, the device lives on
+
+
+def uptime() -> float:
+    """Seconds on a clock that only goes forward."""
+    return time.monotonic()

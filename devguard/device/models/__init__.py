@@ -1,0 +1,140 @@
+"""The device models devguard knows: one data file each, which also feeds the command line's choices.
+
+A `Model` is facts for judging a release (`ModelFacts`) plus what the emulated device is made of. Sizes in bytes.
+"""
+
+from __future__ import annotations
+
+import enum
+import functools
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from types import MappingProxyType
+from typing import Any
+
+from devguard.device.layout import MAX_TRIALS, Layout
+from devguard.errors import Malformed, Refused
+from devguard.manifest.model import Clock, ModelFacts
+
+
+class TherapyKind(enum.StrEnum):
+    """What a model treats."""
+
+    INSULIN = "insulin"
+    PACING = "pacing"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLimits:
+    """What the device can receive: bytes in flight, and bytes in one segment."""
+
+    receive_window: int
+    segment_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlashTiming:
+    """Typical times of the modelled part; informative, the emulator may use them."""
+
+    erase_ms: int
+    program_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class TherapyDefaults:
+    """Settings of a device fresh from the factory. `basal`: (start minute of day, milliunits per hour)."""
+
+    kind: TherapyKind
+    basal: tuple[tuple[int, int], ...]
+    settings: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One device model."""
+
+    facts: ModelFacts
+    layout: Layout
+    link: LinkLimits
+    timing: FlashTiming
+    battery_percent: int
+    minimum_battery_percent: int
+    erase_budget_per_hour: int
+    trial_boots: int
+    self_test: tuple[str, ...]
+    self_test_ms: int
+    therapy: TherapyDefaults
+
+    @property
+    def name(self) -> str:
+        """The model's name, as on the command line."""
+        return self.facts.name
+
+    @property
+    def default_revision(self) -> str:
+        """The hardware revision the emulator has unless told otherwise."""
+        return self.facts.revisions[0]
+
+
+def model_names() -> tuple[str, ...]:
+    """Every model, sorted by name."""
+    files = resources.files(__name__).iterdir()
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
+
+
+@functools.cache
+def load_model(name: str) -> Model:
+    """The model of that name; `Refused("image.class")` for one devguard does not know."""
+    if name not in model_names():
+        raise Refused("image.class", f"unknown model {name!r}", f"known models: {', '.join(model_names())}")
+    text = resources.files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    return parse_model(name, text)
+
+
+def parse_model(name: str, text: str) -> Model:
+    """The model in a data file's text; `Malformed("description.malformed")` naming what is wrong with it."""
+    try:
+        data = tomllib.loads(text)
+        return _model(name, data)
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as error:
+        raise Malformed("description.malformed", f"model file {name}: {error}") from error
+
+
+def _model(name: str, data: dict[str, Any]) -> Model:
+    flash, limits, battery = data["flash"], data["limits"], data["battery"]
+    layout = Layout(
+        flash["slot_size"], flash["sector_size"], flash["page_size"], flash["write_size"], flash["envelope_size"]
+    )
+    facts = ModelFacts(
+        name=name,
+        vendor=data["vendor"],
+        revisions=tuple(data["revisions"]),
+        flash_base=flash["base"],
+        image_capacity=layout.image_capacity,
+        battery_capacity_mwh=battery["capacity_mwh"],
+        clock=Clock(data["clock"]),
+        technicians=data["technicians"],
+        components=tuple(data["components"]),
+    )
+    if not 1 <= limits["trial_boots"] <= MAX_TRIALS:
+        raise ValueError(f"trial_boots must be 1 to {MAX_TRIALS}")
+    return Model(
+        facts=facts,
+        layout=layout,
+        link=LinkLimits(**data["link"]),
+        timing=FlashTiming(flash["erase_ms"], flash["program_us"]),
+        battery_percent=battery["percent"],
+        minimum_battery_percent=battery["minimum_percent"],
+        erase_budget_per_hour=limits["erase_budget_per_hour"],
+        trial_boots=limits["trial_boots"],
+        self_test=tuple(data["self_test"]["steps"]),
+        self_test_ms=data["self_test"]["milliseconds"],
+        therapy=_therapy(data["therapy"]),
+    )
+
+
+def _therapy(data: dict[str, Any]) -> TherapyDefaults:
+    basal = tuple((int(start), int(rate)) for start, rate in data.get("basal", ()))
+    return TherapyDefaults(TherapyKind(data["kind"]), basal, MappingProxyType(dict(data["settings"])))

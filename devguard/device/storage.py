@@ -1,0 +1,291 @@
+"""A device's state directory: flash, counters, therapy and identity as files that survive a kill at any moment.
+
+    flash.bin      the flash, every byte inverted, so that a hole of a sparse file reads as erased
+    counters.cbor  therapy.cbor  identity.cbor    format, content, SHA-256; replaced whole
+    device-N.key   private keys, 0600      current.trust   the trust document as received      lock
+
+`identity.cbor` is written last: a device is provisioned when it stands. A file that is damaged, or missing on a
+provisioned device, is `Refused("device.state")`, never a fresh start: that would forget every counter. One process
+at a time holds the directory (`Refused("device.busy")`). The checksum finds damage; it proves no origin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from devguard import wire
+from devguard.custody.files import file_error, read_limited, write_atomic
+from devguard.device import fields
+from devguard.device.counters import Counters, CounterStore, check_no_regression
+from devguard.device.counters_codec import decode_counters, encode_counters
+from devguard.device.flash import Fault, FlashMemory
+from devguard.device.models import Model
+from devguard.device.therapy import PacingTherapy, PumpTherapy, Therapy, decode_therapy, new_therapy
+from devguard.errors import DevguardError, LocalProtocolError, Refused
+
+MAX_FILE: Final = 1 << 20
+MAX_KEYS: Final = 4
+_FORMAT: Final = 1
+_INVERT: Final = bytes(255 - value for value in range(256))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """One device key: its private key in PEM, and the credential the device authority signed for it."""
+
+    pem: bytes
+    credential: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredIdentity:
+    """Who the device is. The first key is the one it prefers."""
+
+    model: str
+    revision: str
+    serial: str
+    site: str | None
+    keys: tuple[StoredKey, ...]
+
+
+class FileBackend:
+    """Flash bytes in one file, read and written in place; a new file is erased flash.
+
+    `Refused("device.state")` for a file of another size, `file.unreadable` when the system fails.
+    """
+
+    def __init__(self, path: Path, size: int) -> None:
+        self._path = path
+        self._size = size
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            found = os.fstat(self._file).st_size
+            if found == 0:
+                os.ftruncate(self._file, size)
+        except OSError as error:
+            raise file_error(path, error) from None
+        if found not in (0, size):
+            os.close(self._file)
+            raise Refused("device.state", f"{path} has {found} bytes, the model's flash {size}")
+
+    @property
+    def size(self) -> int:
+        """Bytes of flash."""
+        return self._size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes at `offset`."""
+        try:
+            data = os.pread(self._file, length, offset)
+        except OSError as error:
+            raise file_error(self._path, error) from None
+        if len(data) != length:
+            raise Refused("device.state", f"{self._path} ends early")
+        return data.translate(_INVERT)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Puts `data` at `offset`."""
+        view = memoryview(data.translate(_INVERT))
+        try:
+            while view:
+                written = os.pwrite(self._file, view, offset)
+                view, offset = view[written:], offset + written
+        except OSError as error:
+            raise file_error(self._path, error) from None
+
+    def sync(self) -> None:
+        """Makes earlier writes survive the host's own power cut."""
+        try:
+            os.fdatasync(self._file)
+        except OSError as error:
+            raise file_error(self._path, error) from None
+
+    def close(self) -> None:
+        """Gives the file back."""
+        os.close(self._file)
+
+
+class FileCounterStore:
+    """Counters in one file, replaced whole. The file is read once; only this process writes it."""
+
+    def __init__(self, path: Path, counters: Counters) -> None:
+        self._path = path
+        self._counters = counters
+
+    def load(self) -> Counters:
+        """The counters as last saved."""
+        return self._counters
+
+    def save(self, counters: Counters) -> None:
+        """Replaces them; `LocalProtocolError` when one would go back."""
+        check_no_regression(self._counters, counters)
+        write_atomic(self._path, _wrap(encode_counters(counters)), 0o600)
+        self._counters = counters
+
+
+class DeviceDirectory:
+    """An open state directory, locked until `close`. Use as a context manager."""
+
+    def __init__(self, path: Path, model: Model) -> None:
+        self.path = path
+        self.model = model
+        self._backend: FileBackend | None = None
+        self._lock = _lock(path)
+        try:
+            self._sweep()
+            self.identity = self._read_identity()
+            if self.identity is not None and self.identity.model != model.name:
+                raise Refused("device.state", f"{path} is the state of a {self.identity.model}, not a {model.name}")
+            self.counters: CounterStore = FileCounterStore(path / "counters.cbor", self._read_counters())
+            self._backend = FileBackend(path / "flash.bin", model.layout.flash.size)
+        except DevguardError:
+            self.close()
+            raise
+
+    def __enter__(self) -> DeviceDirectory:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Gives the flash file and the lock back."""
+        if self._backend is not None:
+            self._backend.close()
+            self._backend = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def flash(self, fault: Fault | None = None) -> FlashMemory:
+        """The device's flash, as after a reset."""
+        if self._backend is None:
+            raise LocalProtocolError("device.state", "the state directory is closed")
+        return FlashMemory(self.model.layout.flash, self._backend, fault)
+
+    def provision(self, identity: StoredIdentity, trust: bytes) -> None:
+        """Gives a device its identity once; `Refused("device.provisioned")` the second time."""
+        if self.identity is not None:
+            raise Refused("device.provisioned", f"{self.path} belongs to device {self.identity.serial}")
+        if identity.model != self.model.name or not 1 <= len(identity.keys) <= MAX_KEYS:
+            raise LocalProtocolError("device.state", "identity of another model, or without a key")
+        write_atomic(self.path / "counters.cbor", _wrap(encode_counters(self.counters.load())), 0o600)
+        write_atomic(self.path / "therapy.cbor", _wrap(self.load_therapy().encode()), 0o600)
+        for number, key in enumerate(identity.keys):
+            write_atomic(self._key_path(number), key.pem, 0o600)
+        self.save_trust(trust)
+        parts = [identity.model, identity.revision, identity.serial, identity.site]
+        content = wire.encode([*parts, [key.credential for key in identity.keys]])
+        write_atomic(self.path / "identity.cbor", _wrap(content), 0o600)
+        self.identity = identity
+
+    def trust(self) -> bytes:
+        """The trust document as received; `Refused("device.unprovisioned")` before there is one."""
+        if self.identity is None:
+            raise Refused("device.unprovisioned", f"{self.path} holds no provisioned device")
+        return _read(self.path / "current.trust")
+
+    def save_trust(self, trust: bytes) -> None:
+        """Replaces the trust document; whoever calls has judged the new one."""
+        write_atomic(self.path / "current.trust", trust, 0o600)
+
+    def load_therapy(self) -> PumpTherapy | PacingTherapy:
+        """The stored therapy; on an unprovisioned device without one, the factory's."""
+        path = self.path / "therapy.cbor"
+        if self.identity is None and not path.exists():
+            return new_therapy(self.model)
+        return decode_therapy(_unwrap(_read(path), "therapy"), self.model)
+
+    def save_therapy(self, therapy: Therapy) -> None:
+        """Replaces the stored therapy."""
+        write_atomic(self.path / "therapy.cbor", _wrap(therapy.encode()), 0o600)
+
+    def _read_counters(self) -> Counters:
+        path = self.path / "counters.cbor"
+        if self.identity is None and not path.exists():
+            return Counters()
+        return decode_counters(_unwrap(_read(path), "counters"))
+
+    def _read_identity(self) -> StoredIdentity | None:
+        path = self.path / "identity.cbor"
+        if not path.exists():
+            return None
+        parts = fields.items(fields.load(_unwrap(_read(path), "identity"), "identity"), "identity", count=5)
+        credentials = fields.items(parts[4], "identity", limit=MAX_KEYS)
+        keys = tuple(
+            StoredKey(self._read_key(number), fields.blob(credential, "identity"))
+            for number, credential in enumerate(credentials)
+        )
+        if not keys:
+            raise fields.damaged("identity")
+        model, revision, serial = (fields.text(part, "identity") for part in parts[:3])
+        site = None if parts[3] is None else fields.text(parts[3], "identity")
+        return StoredIdentity(model, revision, serial, site, keys)
+
+    def _read_key(self, number: int) -> bytes:
+        path = self._key_path(number)
+        pem = _read(path)
+        if path.stat().st_mode & 0o077:
+            raise Refused("key.file", f"{path} can be read by others")
+        return pem
+
+    def _key_path(self, number: int) -> Path:
+        return self.path / f"device-{number}.key"
+
+    def _sweep(self) -> None:
+        """Removes what a killed process left half written; the lock says that nobody is writing now."""
+        for leftover in self.path.glob(".devguard-*.part"):
+            with contextlib.suppress(OSError):
+                leftover.unlink()
+
+
+def read_stored(path: Path, model: Model) -> tuple[Counters, PumpTherapy | PacingTherapy]:
+    """Counters and therapy of a provisioned device as they stand on disk, without its lock: for looking only."""
+    counters = decode_counters(_unwrap(_read(path / "counters.cbor"), "counters"))
+    return counters, decode_therapy(_unwrap(_read(path / "therapy.cbor"), "therapy"), model)
+
+
+def _lock(path: Path) -> int | None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise file_error(path, error) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        hint = "stop the other emulator or name another state directory"
+        raise Refused("device.busy", f"{path} is in use by another process", hint) from None
+    return descriptor
+
+
+def _wrap(content: bytes) -> bytes:
+    return wire.encode([_FORMAT, content, hashlib.sha256(content).digest()])
+
+
+def _unwrap(data: bytes, what: str) -> bytes:
+    parts: list[Any] = fields.items(fields.load(data, what), what, count=3)
+    if isinstance(parts[0], int) and parts[0] > _FORMAT:
+        raise Refused("device.state", f"stored {what} of a newer format than this devguard knows", "update devguard")
+    content, digest = fields.blob(parts[1], what, limit=MAX_FILE), fields.blob(parts[2], what, 32)
+    if parts[0] != _FORMAT or not hmac.compare_digest(hashlib.sha256(content).digest(), digest):
+        raise fields.damaged(what)
+    return content
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return read_limited(path, MAX_FILE)
+    except DevguardError as error:
+        raise Refused("device.state", f"{path.name} cannot be read: {error.message}") from error
