@@ -7,7 +7,7 @@ The whole story, each step from its own room:
         envelope = devguard.read_envelope(file)
     verdict = devguard.judge(envelope, trust=trust, now=now, target=devguard.Target(), payload=measured)
     release = verdict.require()                       # or raises Refused with its code
-    grant = devguard.check_grant(devguard.read_grant(data), trust=trust, now=now, device=view, action=action, holder=key)
+    grant = devguard.check_grant(one, trust=trust, now=now, device=view, action=action, holder=key)
     session = devguard.UpdateSession(release, grant, bench, devguard.sever(envelope), payload)
     runner.run(session.push())                        # the device judges all of it again by itself
 
@@ -47,7 +47,7 @@ _WHERE = {
     "SerialDriver": "devguard.link.driver",
 }
 
-__all__ = sorted(_WHERE)  # noqa: PLE0605 (built from the table above, so the two cannot differ)
+__all__ = sorted(_WHERE)
 
 
 def __getattr__(name: str) -> Any:

@@ -64,8 +64,8 @@ def download(source: Source, folder: Path) -> Path:
     wanted = folder / "wanted.txt"
     wanted.write_text(f"{source.package}=={source.version} --hash=sha256:{source.archive_sha256}\n", encoding="utf-8")
     command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps", "--no-binary", ":all:",
-        "--require-hashes", "--retries", "1", "--timeout", "10", "-d", str(folder), "-r", str(wanted),
+        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+        "--no-binary", ":all:", "--require-hashes", "--retries", "1", "--timeout", "10", "-d", str(folder), "-r", str(wanted),
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True, text=True, timeout=180)
     return next(folder.glob("*.tar.gz"))

@@ -23,11 +23,15 @@ REQUEST_LIMIT = 16 * 1024
 @click.command(cls=Command)
 @click.argument("request", type=click.Path(path_type=Path))
 @click.option("--key", required=True, metavar="K", help="The second technician's key.")
-@click.option("--grant", "grant_file", required=True, type=click.Path(path_type=Path), help="The second technician's grant.")
+@click.option(
+    "--grant", "grant_file", required=True, type=click.Path(path_type=Path), help="The second technician's grant."
+)
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="The approval to write.")
 @passphrase_option
 @click.pass_obj
-def approve(invocation: Invocation, request: Path, key: str, grant_file: Path, out: Path, passphrase_fd: int | None) -> None:
+def approve(
+    invocation: Invocation, request: Path, key: str, grant_file: Path, out: Path, passphrase_fd: int | None
+) -> None:
     """Approve the push that REQUEST asks for, as a second person with a grant of their own."""
     from devguard.custody.files import read_limited, write_atomic
     from devguard.errors import Refused

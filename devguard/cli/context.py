@@ -88,7 +88,9 @@ class Command(click.Command):
         super().__init__(*args, **kwargs)
         self.params += [
             click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object and nothing else."),
-            click.Option(["--home", "home_dir"], type=click.Path(path_type=Path), help="Where keys, trust and evidence live."),
+            click.Option(
+                ["--home", "home_dir"], type=click.Path(path_type=Path), help="Where keys, trust and evidence live."
+            ),
             click.Option(["-q", "--quiet", "quiet"], is_flag=True, help="Print only results and errors."),
         ]
 
@@ -129,7 +131,7 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"{cmd_name} is not a command")
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The table's summaries, without importing anything."""
         rows: Sequence[tuple[str, str]] = [(name, summary) for name, (_, _, summary) in self.table.items()]
         rows = [*rows, *((name, self.commands[name].get_short_help_str()) for name in self.commands)]
@@ -153,9 +155,7 @@ def passphrase_reader(fd: int | None, what: str, *, confirm: bool = False) -> Ca
         if sys.stdin.isatty():
             answer: str = click.prompt(f"passphrase for {what}", hide_input=True, err=True, confirmation_prompt=confirm)
             return answer.encode()
-        raise DevguardError(
-            "key.passphrase", f"no passphrase for {what}", f"set {variable} or give --passphrase-fd N"
-        )
+        raise DevguardError("key.passphrase", f"no passphrase for {what}", f"set {variable} or give --passphrase-fd N")
 
     return read
 
@@ -169,5 +169,7 @@ def _read_fd(fd: int) -> bytes:
 
 
 passphrase_option = click.option(
-    "--passphrase-fd", type=int, help="File descriptor to read the passphrase from (else DEVGUARD_PASSPHRASE or a prompt)."
+    "--passphrase-fd",
+    type=int,
+    help="File descriptor to read the passphrase from (else DEVGUARD_PASSPHRASE or a prompt).",
 )

@@ -24,9 +24,17 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.option("--model", type=click.Choice(["insulin-pump", "pacemaker-programmer"]), default="insulin-pump", show_default=True)
-@click.option("--keep", type=click.Path(path_type=Path, file_okay=False), help="Leave everything in DIR (which must not exist or be empty).")
-@click.option("--firmware", type=click.Path(path_type=Path), help="Use this image (raw or Intel HEX) as the new release.")
+@click.option(
+    "--model", type=click.Choice(["insulin-pump", "pacemaker-programmer"]), default="insulin-pump", show_default=True
+)
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Leave everything in DIR (which must not exist or be empty).",
+)
+@click.option(
+    "--firmware", type=click.Path(path_type=Path), help="Use this image (raw or Intel HEX) as the new release."
+)
 @click.pass_obj
 def demo(invocation: Invocation, model: str, keep: Path | None, firmware: Path | None) -> None:
     """Show the whole story, then six attacks that fail. Takes under half a minute and asks nothing."""
@@ -66,7 +74,7 @@ def _tell(story: Story, stack: ExitStack) -> None:
         story.prepare()
         story.release()
         story.start_device(stack)
-        story.push(stack)
+        story.push()
         six_attacks(story)
         story.evidence()
     except DevguardError as error:
@@ -91,7 +99,9 @@ def _closing(data: dict[str, Any]) -> str:
     held = sum(1 for row in attacks if row["held"])
     lines = ["", f"{held} of 6 attacks refused, device unchanged; {data['seconds']} s"]
     if data["kept"]:
-        lines.append(f"kept in {data['kept']}: home/ (a DEVGUARD_HOME), current.trust, release/, old/, attacks/, device/")
+        lines.append(
+            f"kept in {data['kept']}: home/ (a DEVGUARD_HOME), current.trust, release/, old/, attacks/, device/"
+        )
     verdict = "all of it held" if data["held"] else "NOT all of it held: see the lines marked FAIL"
     lines.append(click.style(verdict, fg="green" if data["held"] else "red", bold=True))
     return "\n".join(lines)

@@ -134,7 +134,11 @@ def stripped_half(story: Story) -> list[str | None]:
     file = _attack_file(story, "stripped-post-quantum")
     with story.suit(NEW).open("rb") as stream:
         envelope = read_envelope(stream)
-        kept = tuple(block for block in envelope.auth_blocks if read_sign1(block).algorithm > -48 or read_sign1(block).algorithm < -50)
+        kept = tuple(
+            block
+            for block in envelope.auth_blocks
+            if read_sign1(block).algorithm > -48 or read_sign1(block).algorithm < -50
+        )
         payload = next(iter(envelope.payloads.values()))
         stream.seek(payload.offset)
         image = stream.read(payload.size)

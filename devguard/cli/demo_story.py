@@ -144,7 +144,10 @@ class Story:
         people = [*KEYS, SECOND] if self.model == "pacemaker-programmer" else list(KEYS)
         for name, person, role, algorithm in people:
             self.must("key", "new", name, "--person", person, "--role", role, "--alg", algorithm, "--development")
-        self.say("keys", f"{len(people)} people, {len(people)} keys: release ESP256 (classical), quality ML-DSA-65 (post-quantum)")
+        self.say(
+            "keys",
+            f"{len(people)} people, {len(people)} keys: release ESP256 (classical), quality ML-DSA-65 (post-quantum)",
+        )
         expires = time.strftime("%Y-%m-%d", time.gmtime(time.time() + 365 * 86_400))
         roles = ("release", "quality", "technician-authority=authority", "device-authority=factory")
         named = [f"--role={role if '=' in role else f'{role}={role}'}:1" for role in roles]
@@ -154,7 +157,10 @@ class Story:
             "--development", *named, *nonce,
         )  # fmt: skip
         self.trust.write_bytes(Path(made["path"]).read_bytes())
-        self.say("trust", "the trust document names who may release, check, grant and enrol; development keys, so no production device takes it")
+        self.say(
+            "trust",
+            "names who may release, check, grant and enrol; development keys, which no production trust takes",
+        )
 
     def release(self) -> None:
         """Two releases of real firmware, each signed by two people, the new one verified."""
@@ -164,9 +170,13 @@ class Story:
                 self.must("release", "sign", self.suit(version), "--key", person)
         self.say("release", f"{self.model} {NEW}: {self.firmware[NEW]}, signed by Ben (ESP256) and Cleo (ML-DSA-65)")
         data = self.must("verify", self.suit(NEW), "--trust", self.trust, "--model", self.model)
-        self.say("verify", f"accepted: all {len(data['checks'])} checks, {data['release']['size']} bytes, sha256 {data['release']['digest'][:16]}...")
+        self.say(
+            "verify",
+            f"accepted: all {len(data['checks'])} checks, {data['release']['size']} bytes, "
+            f"sha256 {data['release']['digest'][:16]}...",
+        )
 
-    def build(self, version: str, sequence: int, out: Path, **change: str) -> None:
+    def build(self, version: str, sequence: int, out: Path) -> None:
         """An unsigned release at `out`."""
         from devguard.device.models import load_model
 
@@ -201,15 +211,17 @@ class Story:
                 return base / CACHE / name, what
         made = self.folder / "work" / f"generated-{version}.bin"
         if not made.exists():
-            self.invocation.note("no real firmware in the cache (tools/fetch_firmware.py obtains it): a generated image is used")
+            self.invocation.note(
+                "no real firmware in the cache (tools/fetch_firmware.py obtains it): a generated image is used"
+            )
             made.write_bytes(bytes(range(256)) * 512 + version.encode())
         return made, "GENERATED image (no real firmware at hand)"
 
     def start_device(self, stack: ExitStack) -> None:
         """An emulated device of its own process, enrolled by the factory."""
         command = [
-            sys.executable, "-m", "devguard.cli.main", "emulate", self.model, "--trust", str(self.trust), "--device-authority",
-            "factory", "--serial", SERIAL[self.model], "--state", str(self.folder / "device"), "--home", str(self.home),
+            sys.executable, "-m", "devguard.cli.main", "emulate", self.model, "--trust", str(self.trust),
+            "--device-authority", "factory", "--serial", SERIAL[self.model], "--state", str(self.folder / "device"), "--home", str(self.home),
         ]  # fmt: skip
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
         stack.callback(_stop, process)
@@ -236,22 +248,37 @@ class Story:
             options += [key_option, person, grant_option, str(out)]
         return options
 
-    def push(self, stack: ExitStack) -> None:
+    def push(self) -> None:
         """The technician pushes over a tapped line; the device judges, boots on trial, confirms, signs a report."""
         from devguard.bench.tap import LineTap
 
         serial = SERIAL[self.model]
         options = self.grants(serial, "good")
-        self.say("grant", f"Dana grants Finn eight hours on {serial} alone" + (", and Gus as the second" if len(options) > 4 else ""))
+        self.say(
+            "grant",
+            f"Dana grants Finn eight hours on {serial} alone" + (", and Gus as the second" if len(options) > 4 else ""),
+        )
         with LineTap(self.port) as tap:
-            data = self.must("push", self.suit(NEW), "--port", tap.port, "--trust", self.trust, "--serial", serial, *options)
+            data = self.must(
+                "push", self.suit(NEW), "--port", tap.port, "--trust", self.trust, "--serial", serial, *options
+            )
             self.recording = bytes(tap.to_device)
         device, link = data["device"], data["link"]
         good = device["confirmed"] and device["version_after"] == NEW
-        self.say("push", f"{link['payload_bytes']} bytes in {link['seconds']:.1f} s, {link['wire_bytes']} on the wire; judged by the device before a sector was erased", held=good)
+        self.say(
+            "push",
+            f"{link['payload_bytes']} bytes in {link['seconds']:.1f} s, {link['wire_bytes']} on the wire; "
+            "judged by the device before a sector was erased",
+            held=good,
+        )
         report = data["report"]
         unchanged = report["settings_before"] == report["settings_digest"]
-        self.say("report", f"signed by the device: {device['version_before']} -> {device['version_after']}, {report['boot_state']}, therapy settings unchanged", held=good and unchanged)
+        self.say(
+            "report",
+            f"signed by the device: {device['version_before']} -> {device['version_after']}, {report['boot_state']}, "
+            "therapy settings unchanged",
+            held=good and unchanged,
+        )
 
     def evidence(self) -> None:
         """The log of all of it still holds."""
@@ -269,4 +296,3 @@ def _stop(process: subprocess.Popen[str]) -> None:
     for stream in (process.stdout, process.stderr):
         if stream is not None:
             stream.close()
-

@@ -12,7 +12,7 @@ from devguard.cli.context import Command, Invocation, passphrase_option, passphr
 from devguard.cli.line import BAUD, choose_port
 
 if TYPE_CHECKING:
-    from devguard.session.connect import Bench
+    pass
 
 
 @click.group()
@@ -31,13 +31,18 @@ def list_devices(invocation: Invocation) -> None:
         {"port": port.device, "description": port.description, "answers": state is not None, "boot_state": state}
         for port, state in answering(list_ports())
     ]
-    lines = [f"{row['port']:20} {'device, ' + str(row['boot_state']) if row['answers'] else 'no device':24} {row['description']}" for row in rows]
+    lines = [
+        f"{row['port']:20} {f'device, {state}' if (state := row['boot_state']) else 'no device':24} {row['description']}"
+        for row in rows
+    ]
     invocation.result({"ports": rows}, "\n".join(lines) or "no serial ports on this machine")
 
 
 @device.command("info", cls=Command)
 @click.option("--port", help="Device path or URL (default: where exactly one device answers).")
-@click.option("--trust", "trust_file", type=click.Path(path_type=Path), help="The trust document (default: the home's).")
+@click.option(
+    "--trust", "trust_file", type=click.Path(path_type=Path), help="The trust document (default: the home's)."
+)
 @click.option("--serial", help="Refuse any other proven serial.")
 @click.option("--key", metavar="TECH_KEY", help="With --grant: open a session and read the device's signed report.")
 @click.option("--grant", "grant_file", type=click.Path(path_type=Path), help="The grant of that key.")

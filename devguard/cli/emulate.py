@@ -72,15 +72,23 @@ class Ticker:
 
 @click.command(cls=Command)
 @click.argument("model")
-@click.option("--trust", "trust_file", type=click.Path(path_type=Path), help="The trust document the device is enrolled with.")
-@click.option("--device-authority", "authority", metavar="KEY", help="Signs the device's credential at its first start.")
+@click.option(
+    "--trust", "trust_file", type=click.Path(path_type=Path), help="The trust document the device is enrolled with."
+)
+@click.option(
+    "--device-authority", "authority", metavar="KEY", help="Signs the device's credential at its first start."
+)
 @click.option("--serial", help="Serial number at its first start (default: a random one).")
 @click.option("--site", help="Where the device stands.")
 @click.option("--revision", help="Hardware revision (default: the model's first).")
-@click.option("--state", type=click.Path(path_type=Path, file_okay=False), help="State directory (default: in the home).")
+@click.option(
+    "--state", type=click.Path(path_type=Path, file_okay=False), help="State directory (default: in the home)."
+)
 @click.option("--link", default="pty", show_default=True, help="pty or socket://127.0.0.1:PORT.")
-@click.option("--protocol", type=click.Choice(["devguard"]), default="devguard", show_default=True)
-@click.option("--fault", "faults", multiple=True, metavar="SPEC", help=f"Something wrong on purpose: {', '.join(FAULTS)}.")
+@click.option("--protocol", type=click.Choice(["devguard"]), default="devguard", show_default=True, expose_value=False)
+@click.option(
+    "--fault", "faults", multiple=True, metavar="SPEC", help=f"Something wrong on purpose: {', '.join(FAULTS)}."
+)
 @passphrase_option
 @click.pass_obj
 def emulate(
@@ -93,7 +101,6 @@ def emulate(
     revision: str | None,
     state: Path | None,
     link: str,
-    protocol: str,
     faults: tuple[str, ...],
     passphrase_fd: int | None,
 ) -> None:

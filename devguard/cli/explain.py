@@ -21,7 +21,9 @@ def explain(invocation: Invocation, code: str | None) -> None:
     """Explain a refusal CODE; without one, list them all."""
     if code is None:
         rows = [_plain(info) for info in CODES.values()]
-        invocation.result({"codes": rows}, "\n".join(f"{row['code']:28} exit {row['exit']}  {row['cause']}" for row in rows))
+        invocation.result(
+            {"codes": rows}, "\n".join(f"{row['code']:28} exit {row['exit']}  {row['cause']}" for row in rows)
+        )
         return
     info = CODES.get(code)
     if info is None:

@@ -27,15 +27,26 @@ def grant() -> None:
 
 
 @grant.command("issue", cls=Command)
-@click.option("--authority", "authorities", multiple=True, required=True, metavar="KEY", help="A technician-authority key (several where its threshold asks).")
+@click.option(
+    "--authority",
+    "authorities",
+    multiple=True,
+    required=True,
+    metavar="KEY",
+    help="A technician-authority key (several where its threshold asks).",
+)
 @click.option("--technician", required=True, metavar="FILE|NAME", help="The technician's key: public export or name.")
 @click.option("--model", "models", multiple=True, required=True, help="A device model; * for any.")
 @click.option("--serial", "serials", multiple=True, help="A serial number.")
 @click.option("--any-serial", is_flag=True, help="Any serial number.")
 @click.option("--site", "sites", multiple=True, help="A site (default: any).")
 @click.option("--expires", type=Duration(), default="8h", show_default=True, help="How long it holds; at most 12h.")
-@click.option("--action", "actions", multiple=True, type=click.Choice(["update", "recover", "read-log"]), help="Default: update.")
-@click.option("--max-uses", type=click.IntRange(1, 65_535), help="How many releases it may install (default: any number).")
+@click.option(
+    "--action", "actions", multiple=True, type=click.Choice(["update", "recover", "read-log"]), help="Default: update."
+)
+@click.option(
+    "--max-uses", type=click.IntRange(1, 65_535), help="How many releases it may install (default: any number)."
+)
 @click.option("--trained-until", type=Moment(), help="When the technician's training lapses (default: not limited).")
 @click.option("--release", "release_file", type=click.Path(path_type=Path), help="Only this release.")
 @click.option("--device-nonce", metavar="HEX", help="The nonce the device shows (`device info`); good for one release.")
@@ -43,7 +54,15 @@ def grant() -> None:
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The grant to write.")
 @passphrase_option
 @click.pass_obj
-def issue(invocation: Invocation, /, authorities: tuple[str, ...], technician: str, out: Path, passphrase_fd: int | None, **wish: Any) -> None:
+def issue(
+    invocation: Invocation,
+    /,
+    authorities: tuple[str, ...],
+    technician: str,
+    out: Path,
+    passphrase_fd: int | None,
+    **wish: Any,
+) -> None:
     """Issue a grant to a technician's key. Everything it does not name, it denies; `*` is any, and is shown."""
     from devguard.custody.files import write_atomic
     from devguard.grant.claims import issue_grant, read_grant
@@ -53,7 +72,9 @@ def issue(invocation: Invocation, /, authorities: tuple[str, ...], technician: s
     holder = invocation.home.key_info(technician)
     if holder.role != "technician":
         raise Refused("key.purpose", f"{technician} is a {holder.role} key, not a technician's")
-    signers = [invocation.home.signer(one, lambda name: passphrase_reader(passphrase_fd, name)()) for one in authorities]
+    signers = [
+        invocation.home.signer(one, lambda name: passphrase_reader(passphrase_fd, name)()) for one in authorities
+    ]
     issuer = _issuer(signers, holder)
     now = invocation.now()
     with recorded(invocation, "grant.issue", actor=issuer) as note:
@@ -69,7 +90,9 @@ def issue(invocation: Invocation, /, authorities: tuple[str, ...], technician: s
         )
         made = read_grant(data)
         note.digest("GRANT", _digest(made))
-        note.details.update(technician=holder.person, serials=_names(made.scope.serials), models=_names(made.scope.models))
+        note.details.update(
+            technician=holder.person, serials=_names(made.scope.serials), models=_names(made.scope.models)
+        )
         note.commit()
         write_atomic(out, data)
     invocation.result({"path": str(out), **as_dict(made)}, f"{_text(made, now)}\nwritten to {out}")
@@ -80,7 +103,10 @@ def _issuer(signers: list[FileSigner], holder: KeyInfo) -> str:
 
     for signer in signers:
         if signer.info.role != "technician-authority":
-            raise Refused("key.purpose", f"{signer.info.name} is a {signer.info.role} key; grants come from technician authorities")
+            raise Refused(
+                "key.purpose",
+                f"{signer.info.name} is a {signer.info.role} key; grants come from technician authorities",
+            )
         if same_person(signer.info.person) == same_person(holder.person):
             raise Refused("grant.signature", f"{holder.person} cannot grant to themselves")
     return ", ".join(signer.info.person for signer in signers)
@@ -160,9 +186,12 @@ def as_dict(one: Grant) -> dict[str, Any]:
 
 def _text(one: Grant, now: int) -> str:
     scope = one.scope
-    release = "any" if scope.any_release else scope.release_digest.hex() if scope.release_digest else str(scope.sequences)
+    release = (
+        "any" if scope.any_release else scope.release_digest.hex() if scope.release_digest else str(scope.sequences)
+    )
     lines = [
-        f"{one.subject} may {_names(scope.actions)} {_names(scope.models)}, serial {_names(scope.serials)}, site {_names(scope.sites)}",
+        f"{one.subject} may {_names(scope.actions)} {_names(scope.models)}, serial {_names(scope.serials)}, "
+        f"site {_names(scope.sites)}",
         f"  from {iso(one.not_before)} until {iso(one.expires)} ({left(one.expires - now)} left), release {release}",
         f"  key {one.holder.fingerprint}, granted by {one.issuer}",
     ]
@@ -192,11 +221,17 @@ def _read(file: Path) -> Grant:
 
 @grant.command("check", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--trust", "trust_file", type=click.Path(path_type=Path), help="The trust document (default: the home's).")
+@click.option(
+    "--trust", "trust_file", type=click.Path(path_type=Path), help="The trust document (default: the home's)."
+)
 @click.option("--model", help="For this model (default: the grant's, where it names one).")
 @click.option("--serial", help="For this serial (default: the grant's, where it names one).")
 @click.option("--site", help="At this site.")
-@click.option("--action", type=click.Choice(["update", "recover", "read-log"]), help="For this action (default: the grant's first).")
+@click.option(
+    "--action",
+    type=click.Choice(["update", "recover", "read-log"]),
+    help="For this action (default: the grant's first).",
+)
 @click.option("--now", type=Moment(), help="Judge as of this time.")
 @click.pass_obj
 def check(
@@ -219,10 +254,19 @@ def check(
         moment = now if now is not None else invocation.now()
         trust = invocation.home.trust(trust_file)
         view = device_view(one, model, serial, site)
-        wanted = Action(action or (sorted(one.scope.actions)[0] if len(one.scope.actions) == 1 and "*" not in one.scope.actions else "update"))
+        wanted = Action(
+            action
+            or (
+                sorted(one.scope.actions)[0]
+                if len(one.scope.actions) == 1 and "*" not in one.scope.actions
+                else "update"
+            )
+        )
         check_grant(one, trust=trust, now=moment, device=view, action=wanted, holder=None)
         note.commit()
-    invocation.result({"ok": True, **as_dict(one)}, f"good for {wanted} on {view.model} {view.serial}\n{_text(one, moment)}")
+    invocation.result(
+        {"ok": True, **as_dict(one)}, f"good for {wanted} on {view.model} {view.serial}\n{_text(one, moment)}"
+    )
 
 
 def device_view(one: Grant, model: str | None, serial: str | None, site: str | None) -> Any:

@@ -35,9 +35,7 @@ class Judged:
     measured: dict[str, Measured]
 
 
-def target_of(
-    model: str | None, serial: str | None, installed: str | None, revision: str | None = None
-) -> Target:
+def target_of(model: str | None, serial: str | None, installed: str | None, revision: str | None = None) -> Target:
     """What `--model`, `--serial` and `--installed VERSION|SEQ` ask."""
     facts = None
     if model is not None:
@@ -46,9 +44,7 @@ def target_of(
         facts = load_model(model).facts
     sequence = int(installed) if installed is not None and installed.isdigit() else None
     version = installed if installed is not None and sequence is None else None
-    return Target(
-        model=facts, serial=serial, revision=revision, installed_sequence=sequence, installed_version=version
-    )
+    return Target(model=facts, serial=serial, revision=revision, installed_sequence=sequence, installed_version=version)
 
 
 def judge_file(

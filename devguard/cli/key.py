@@ -51,7 +51,9 @@ def _text(info: KeyInfo) -> str:
 @click.option("--person", required=True, help="Who holds the key.")
 @click.option("--role", required=True, type=click.Choice(ROLES), help="What the key is for.")
 @click.option("--alg", type=click.Choice(ALGORITHMS), help="Default: ESP256 (Ed25519 for stations and witnesses).")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write the private key (default: the home's keys).")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Where to write the private key (default: the home's keys)."
+)
 @click.option("--development", is_flag=True, help="Mark as a development key, which production trust refuses.")
 @passphrase_option
 @click.pass_obj
@@ -92,10 +94,16 @@ def show(invocation: Invocation, reference: str) -> None:
 
 @key.command("export", cls=Command)
 @click.argument("reference", metavar="FILE|NAME")
-@click.option("--public", is_flag=True, required=True, help="Export the public half; there is no other export.")
+@click.option(
+    "--public",
+    is_flag=True,
+    required=True,
+    expose_value=False,
+    help="Export the public half; there is no other export.",
+)
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write to a file instead of stdout.")
 @click.pass_obj
-def export(invocation: Invocation, reference: str, public: bool, out: Path | None) -> None:
+def export(invocation: Invocation, reference: str, out: Path | None) -> None:
     """Export the public half of a key, for an authority or a trust document. Never private bytes."""
     from devguard.custody.files import write_atomic
     from devguard.custody.keyfile import export_public

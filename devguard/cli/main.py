@@ -37,10 +37,20 @@ TABLE: dict[str, tuple[str, str, str]] = {
 @click.group(
     cls=LazyGroup,
     table=TABLE,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110, "auto_envvar_prefix": "DEVGUARD"},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 110,
+        "auto_envvar_prefix": "DEVGUARD",
+    },
 )
 @click.version_option(package_name="devguard", message="devguard %(version)s")
-@click.option("--home", "home_dir", envvar="DEVGUARD_HOME", type=click.Path(path_type=Path), help="Where keys, trust and evidence live.")
+@click.option(
+    "--home",
+    "home_dir",
+    envvar="DEVGUARD_HOME",
+    type=click.Path(path_type=Path),
+    help="Where keys, trust and evidence live.",
+)
 @click.pass_context
 def devguard(ctx: click.Context, home_dir: Path | None) -> None:
     """Signed firmware for pacemaker programmers and insulin pumps, pushed only by technicians the device accepts."""
@@ -79,7 +89,7 @@ def _run(args: list[str], invocation: Invocation) -> int:
         return Exit.INTERRUPTED
     except BrokenPipeError:
         return Exit.DONE
-    except Exception as error:  # the one place: a bug must not look like an answer
+    except Exception as error:  # noqa: BLE001 (the one place: a bug must not look like an answer)
         return _bug(error, invocation)
 
 

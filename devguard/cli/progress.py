@@ -22,7 +22,7 @@ _EVERY = 1.0
 def progress_bar(invocation: Invocation, total: int) -> Iterator[Progress]:
     """A function to be told (bytes durable on the device, bytes in all)."""
     if invocation.quiet:
-        yield lambda done, whole: None
+        yield lambda _done, _whole: None
     elif sys.stderr.isatty():
         with _bar(total) as update:
             yield update
@@ -52,7 +52,12 @@ def _lines() -> Progress:
             return
         last[0] = now
         rate = done / (now - began) if now > began else 0.0
-        line = {"bytes": done, "total": whole, "rate": round(rate), "eta": round((whole - done) / rate, 1) if rate else None}
+        line = {
+            "bytes": done,
+            "total": whole,
+            "rate": round(rate),
+            "eta": round((whole - done) / rate, 1) if rate else None,
+        }
         click.echo(json.dumps(line), err=True)
 
     return update

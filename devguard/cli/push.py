@@ -15,7 +15,7 @@ import click
 from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
 from devguard.cli.line import BAUD, choose_port
 from devguard.cli.record import Note, recorded
-from devguard.errors import DeviceRefused, DevguardError, Refused
+from devguard.errors import DevguardError, DeviceRefused, Refused
 
 if TYPE_CHECKING:
     from devguard.cli.judging import Judged
@@ -55,23 +55,38 @@ class Wish:
 @click.argument("file", metavar="FILE.suit", type=click.Path(path_type=Path))
 @click.option("--port", help="Device path, socket:// or rfc2217:// URL (default: where exactly one device answers).")
 @click.option("--key", metavar="TECH_KEY", help="The technician's key (default: the only one in the home).")
-@click.option("--grant", type=click.Path(path_type=Path), help="The grant (default: the only one in the home that fits).")
+@click.option(
+    "--grant", type=click.Path(path_type=Path), help="The grant (default: the only one in the home that fits)."
+)
 @click.option("--second-key", metavar="KEY", help="The second technician's key.")
 @click.option("--second-grant", type=click.Path(path_type=Path), help="The second technician's grant.")
-@click.option("--approval", type=click.Path(path_type=Path), help="Wait for the second technician's approval in this file; the request is written beside it.")
+@click.option(
+    "--approval",
+    type=click.Path(path_type=Path),
+    help="Wait for the second technician's approval in this file; the request is written beside it.",
+)
 @click.option("--serial", help="Push only to this proven serial number.")
 @click.option("--trust", type=click.Path(path_type=Path), help="The trust document (default: the home's).")
 @click.option("--baud", type=click.IntRange(300, 4_000_000), default=BAUD, show_default=True, help="Line speed.")
-@click.option("--resume", is_flag=True, help="Wait for a device that is still in the lost session, then go on where it stopped.")
-@click.option("--delta", type=click.Choice(["auto", "never"]), default="never", show_default=True, help="Patches come in a later version: the whole image is sent.")
-@click.option("--protocol", type=click.Choice(["devguard"]), default="devguard", show_default=True)
+@click.option(
+    "--resume", is_flag=True, help="Wait for a device that is still in the lost session, then go on where it stopped."
+)
+@click.option(
+    "--delta",
+    type=click.Choice(["auto", "never"]),
+    default="never",
+    show_default=True,
+    expose_value=False,
+    help="Patches come in a later version: the whole image is sent.",
+)
+@click.option("--protocol", type=click.Choice(["devguard"]), default="devguard", show_default=True, expose_value=False)
 @click.option("--dry-run", is_flag=True, help="Verify and check everything a bench can; open no port.")
 @click.option("--reason", help="Why, for the record.")
 @click.option("--work-order", help="Work order, for the record.")
 @click.option("--second-passphrase-fd", type=int, help="File descriptor for the second key's passphrase.")
 @passphrase_option
 @click.pass_obj
-def push(invocation: Invocation, /, delta: str, protocol: str, **options: Any) -> None:
+def push(invocation: Invocation, /, **options: Any) -> None:
     """Push FILE.suit to a device. The device judges release, technician and grant again by itself."""
     wish = Wish(**options)
     if (wish.second_key is None) != (wish.second_grant is None):
@@ -101,7 +116,7 @@ class Pusher:
         trust = self.invocation.home.trust(self.wish.trust)
         check_time(trust, self.invocation.now())
         release, judged = self._verdict(trust)
-        signer, one = self._technician(trust, release)
+        signer, one = self._technician()
         checked = self._check_grant(one, signer, trust, release)
         if self.wish.dry_run:
             self.note.details["dry-run"] = "yes"
@@ -148,7 +163,7 @@ class Pusher:
         verdict = judge(judged.envelope, trust=trust, now=now, target=target, payload=judged.measured)
         return verdict.require(), judged.envelope
 
-    def _technician(self, trust: TrustDocument, release: Release) -> tuple[FileSigner, Grant]:
+    def _technician(self) -> tuple[FileSigner, Grant]:
         from devguard.cli.home import GRANT_LIMIT
         from devguard.custody.files import read_limited
         from devguard.grant.claims import read_grant
@@ -160,9 +175,17 @@ class Pusher:
             one = read_grant(read_limited(self.wish.grant, GRANT_LIMIT))
         else:
             kept = [read_grant(read_limited(path, GRANT_LIMIT)) for path in home.grant_files()]
-            fitting = [item for item in kept if item.holder.thumbprint == info.key.thumbprint and item.expires > self.invocation.now()]
+            fitting = [
+                item
+                for item in kept
+                if item.holder.thumbprint == info.key.thumbprint and item.expires > self.invocation.now()
+            ]
             if len(fitting) != 1:
-                raise Refused("grant.missing", f"{len(fitting) or 'no'} grants in {home.grants} fit this key", "say which with --grant")
+                raise Refused(
+                    "grant.missing",
+                    f"{len(fitting) or 'no'} grants in {home.grants} fit this key",
+                    "say which with --grant",
+                )
             one = fitting[0]
         self.note.actor = one.subject
         self.note.digest("GRANT", hashlib.sha256(one.untagged).digest())
@@ -207,7 +230,7 @@ class Pusher:
             note.commit(action="release.push-begun")
             note.written = False
             with progress_bar(self.invocation, release.size) as progress:
-                session = UpdateSession(release, checked, bench, sever(envelope), payload, self._approver(signer), progress)
+                session = UpdateSession(release, checked, bench, sever(envelope), payload, self._approver(), progress)
                 self._patiently(lambda: runner.run(session.push()))
             seconds = time.monotonic() - started
             self.invocation.note("the device boots the new image on trial ...")
@@ -268,7 +291,7 @@ class Pusher:
                     raise
                 time.sleep(1)
 
-    def _approver(self, first: FileSigner) -> Approver | None:
+    def _approver(self) -> Approver | None:
         from devguard.cli.approve import file_approver, key_approver
 
         wish = self.wish
@@ -292,9 +315,12 @@ def _print(result: dict[str, Any]) -> None:
         f"{'confirmed by the device' if device['confirmed'] else 'NOT confirmed'}"
     )
     click.echo(
-        f"  {link['payload_bytes']} bytes in {link['seconds']:.1f} s, {link['wire_bytes']} on the wire, {link['retransmits']} sent again"
+        f"  {link['payload_bytes']} bytes in {link['seconds']:.1f} s, {link['wire_bytes']} on the wire, "
+        f"{link['retransmits']} sent again"
     )
     report = result["report"]
-    click.echo(f"  signed report: boot {report['boot_state']}, therapy settings unchanged ({report['settings_digest'][:16]})")
+    click.echo(
+        f"  signed report: boot {report['boot_state']}, therapy settings unchanged ({report['settings_digest'][:16]})"
+    )
     for flag in report["flags"]:
         click.echo(f"  flag: {flag}")

@@ -49,11 +49,14 @@ def new(invocation: Invocation, model: str, version: str) -> None:
     write_new(path, text, exists="release.duplicate")
     invocation.result(
         {"path": str(path), "model": model, "version": version},
-        f"written to {path}\nnext: put the image beside it, complete the file, then devguard release build {path} -o FILE.suit",
+        f"written to {path}\nnext: put the image beside it, complete the file, "
+        f"then devguard release build {path} -o FILE.suit",
     )
 
 
-def _image(folder: Path, component: ComponentDescription, description: ReleaseDescription, stack: ExitStack) -> BinaryIO:
+def _image(
+    folder: Path, component: ComponentDescription, description: ReleaseDescription, stack: ExitStack
+) -> BinaryIO:
     """The flat image of one component, open at position 0."""
     from devguard.cli.files import inside, open_input
     from devguard.device.models import load_model
@@ -110,14 +113,18 @@ def build(invocation: Invocation, description: Path, out: Path, detached: bool) 
 @click.option("--trust", "trust_file", type=click.Path(path_type=Path), help="To show what is still missing.")
 @passphrase_option
 @click.pass_obj
-def sign(invocation: Invocation, file: Path, reference: str, trust_file: Path | None, passphrase_fd: int | None) -> None:
+def sign(
+    invocation: Invocation, file: Path, reference: str, trust_file: Path | None, passphrase_fd: int | None
+) -> None:
     """Add one person's signature to FILE and show what is still missing."""
     from devguard.cose.sign import sign1
     from devguard.manifest.envelope import add_signature, check_digest, signature_payload
 
     signer = invocation.home.signer(reference, lambda name: passphrase_reader(passphrase_fd, name)())
     if signer.info.role not in ("release", "quality"):
-        raise Refused("key.purpose", f"{reference} is a {signer.info.role} key; releases are signed by release and quality keys")
+        raise Refused(
+            "key.purpose", f"{reference} is a {signer.info.role} key; releases are signed by release and quality keys"
+        )
     trust = _trust_if_any(invocation, trust_file)
     with recorded(invocation, "release.sign", actor=signer.info.person) as note:
         from devguard.cli.files import open_input
@@ -138,7 +145,12 @@ def sign(invocation: Invocation, file: Path, reference: str, trust_file: Path | 
     invocation.result(
         {
             "path": str(file),
-            "signed_by": {"person": people[0][0], "role": people[0][1], "alg": people[0][2], "key": signer.key.fingerprint},
+            "signed_by": {
+                "person": people[0][0],
+                "role": people[0][1],
+                "alg": people[0][2],
+                "key": signer.key.fingerprint,
+            },
             "signatures": len(signed.auth_blocks),
             "complete": None if state is None else bool(state),
             "missing": None if state is None or state else state.explanation,

@@ -93,7 +93,10 @@ def _text(data: dict[str, Any]) -> str:
     lines = [f"home   {data['home']}"]
     if trust["ok"]:
         kind = " (development)" if trust["development"] else ""
-        lines.append(f"trust  version {trust['version']}{kind}, {trust['age_days']} d old, {left(trust['days_left'] * 86_400)} left")
+        lines.append(
+            f"trust  version {trust['version']}{kind}, {trust['age_days']} d old, "
+            f"{left(trust['days_left'] * 86_400)} left"
+        )
     else:
         lines.append(f"trust  {trust['code']}: {trust['message']}")
     for row in data["grants"]:

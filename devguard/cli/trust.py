@@ -58,8 +58,12 @@ def _signers(invocation: Invocation, references: list[str], fd: int | None) -> l
 @click.option("--threshold", type=click.IntRange(1, 64), required=True, help="How many root persons must sign.")
 @click.option("--expires", type=Moment(), required=True, help="When the document expires (ISO 8601).")
 @click.option("--role", "roles", multiple=True, metavar="NAME=KEY,...:K", help="A role, its keys, its threshold.")
-@click.option("--development", is_flag=True, help="A document for benches: allows development keys, never for production.")
-@click.option("--require-device-nonce", is_flag=True, help="Devices without a clock demand a grant with their own nonce.")
+@click.option(
+    "--development", is_flag=True, help="A document for benches: allows development keys, never for production."
+)
+@click.option(
+    "--require-device-nonce", is_flag=True, help="Devices without a clock demand a grant with their own nonce."
+)
 @passphrase_option
 @click.pass_obj
 def init(
@@ -103,7 +107,8 @@ def init(
     _finish(invocation, folder, data, complete=bool(quorum))
     invocation.result(
         {"path": str(folder / "current.trust") if quorum else str(path), "complete": bool(quorum), **_shown(made)},
-        f"trust document version 1 written to {path}\n{quorum.explanation if not quorum else _lines(made, invocation.now())}",
+        f"trust document version 1 written to {path}\n"
+        + (_lines(made, invocation.now()) if quorum else quorum.explanation),
     )
 
 
@@ -152,7 +157,8 @@ def _shown(document: TrustDocument) -> dict[str, Any]:
 
 def _lines(document: TrustDocument, now: int) -> str:
     lines = [
-        f"version {document.version}{' DEVELOPMENT' if document.development else ''}, thumbprint {document.digest.hex()}",
+        f"version {document.version}{' DEVELOPMENT' if document.development else ''}, "
+        f"thumbprint {document.digest.hex()}",
         f"issued {iso(document.issued)}, expires {iso(document.expires)} ({left(document.expires - now)} left)",
     ]
     for name, role in document.roles.items():
@@ -175,7 +181,9 @@ def show(invocation: Invocation, file: Path | None) -> None:
     if file is None and not path.is_file():
         raise Refused("trust.missing", f"{path} does not exist")
     document, quorum = peek_trust(read_limited(path, TRUST_LIMIT))
-    invocation.result(as_dict(document, quorum), f"{_lines(document, invocation.now())}\nroot signatures: {quorum.explanation}")
+    invocation.result(
+        as_dict(document, quorum), f"{_lines(document, invocation.now())}\nroot signatures: {quorum.explanation}"
+    )
 
 
 @trust.command("check", cls=Command)
@@ -212,5 +220,3 @@ def _warnings(document: TrustDocument) -> list[str]:
     if entries and kinds != {True, False}:
         found.append("release and quality keys are all of one kind: the hybrid rule cannot be met")
     return found
-
-

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command)
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--trust", "trust_file", type=click.Path(path_type=Path), help="The trust document (default: the home's).")
+@click.option(
+    "--trust", "trust_file", type=click.Path(path_type=Path), help="The trust document (default: the home's)."
+)
 @click.option("--envelope", type=click.Path(path_type=Path), help="The envelope, where FILE is the bare image.")
 @click.option("--model", help="Judge for this device model.")
 @click.option("--serial", help="Judge for this serial number.")
@@ -116,12 +118,19 @@ def _print(data: dict[str, Any]) -> None:
     if name:
         click.echo(f"  {name}, sequence {release.get('sequence')}, {release.get('size')} bytes")
     for check in data["checks"]:
-        mark = click.style("ok  ", fg="green") if check["ok"] else click.style("FAIL" if check["code"] else "-   ", fg="red")
+        mark = (
+            click.style("ok  ", fg="green")
+            if check["ok"]
+            else click.style("FAIL" if check["code"] else "-   ", fg="red")
+        )
         click.echo(f"  {mark} {check['name']:17} {check['detail']}")
         if not check["ok"] and check["code"]:
             click.echo(f"       {check['code']} ({check['standard']})")
     for one in data["signatures"]:
         mark = "ok  " if one["ok"] else "FAIL"
-        click.echo(f"  {mark} signature         {one['person'] or 'unknown person'} ({one['role'] or 'no role'}), {one['alg']}, key {one['key'][:16]}")
+        click.echo(
+            f"  {mark} signature         {one['person'] or 'unknown person'} ({one['role'] or 'no role'}), "
+            f"{one['alg']}, key {one['key'][:16]}"
+        )
     if not data["accepted"]:
         click.echo(f"  do: {CODES[data['code']].remedy if data['code'] in CODES else 'do not install'}")

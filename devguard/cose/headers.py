@@ -137,6 +137,29 @@ def kid_of(headers: Mapping[Any, Any], unprotected: Mapping[Any, Any]) -> bytes 
     return found if isinstance(found, bytes) else None
 
 
+class Headed:
+    """What every signed object reads from its two buckets; a base for classes that have both."""
+
+    __slots__ = ()
+    protected: bytes
+    unprotected: Mapping[Any, Any]
+
+    @property
+    def headers(self) -> dict[Any, Any]:
+        """The decoded protected header."""
+        return read_protected(self.protected, "wire.malformed", deterministic=False)
+
+    @property
+    def algorithm(self) -> int:
+        """The protected algorithm number; 0 when there is none, which no key allows."""
+        return algorithm_of(self.headers)
+
+    @property
+    def kid(self) -> bytes | None:
+        """The key id, protected first, then unprotected; a hint, not a proof."""
+        return kid_of(self.headers, self.unprotected)
+
+
 def protected_for(algorithm: Algorithm, kid: bytes, typ: str | None, extra: Mapping[Any, Any] | None) -> bytes:
     """An encoded protected header; `extra` may not hold labels that are set here."""
     headers: dict[Any, Any] = {int(Header.ALG): int(algorithm), int(Header.KID): kid}

@@ -14,13 +14,13 @@ import cbor2
 
 from devguard import wire
 from devguard.cose.headers import (
+    Headed,
     Header,
     algorithm_of,
     check_buckets,
     check_critical,
     check_type,
     covered_payload,
-    kid_of,
     protected_for,
     read_body,
     read_protected,
@@ -35,27 +35,12 @@ MAX_SIGNATURES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Headed):
     """One signature of a COSE_Sign object: its own protected bytes, unprotected map and signature."""
 
     protected: bytes
     unprotected: Mapping[Any, Any]
     signature: bytes
-
-    @property
-    def headers(self) -> dict[Any, Any]:
-        """The decoded protected header."""
-        return read_protected(self.protected, "wire.malformed", deterministic=False)
-
-    @property
-    def algorithm(self) -> int:
-        """The protected algorithm number; 0 when there is none, which no key allows."""
-        return algorithm_of(self.headers)
-
-    @property
-    def kid(self) -> bytes | None:
-        """The key id, protected first, then unprotected; a hint, not a proof."""
-        return kid_of(self.headers, self.unprotected)
 
 
 @dataclass(frozen=True, slots=True)

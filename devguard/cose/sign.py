@@ -14,15 +14,14 @@ import cbor2
 
 from devguard import wire
 from devguard.cose.headers import (
+    Headed,
     algorithm_of,
     check_buckets,
     check_critical,
     check_type,
     covered_payload,
-    kid_of,
     protected_for,
     read_body,
-    read_protected,
     signed_bytes,
 )
 from devguard.cose.keys import CoseKey, verify_any
@@ -57,7 +56,7 @@ TYP_REPORT: Final = "application/devguard-report+cbor"
 
 
 @dataclass(frozen=True, slots=True)
-class Sign1:
+class Sign1(Headed):
     """A COSE_Sign1 object as received or made.
 
     protected: the encoded protected header, byte for byte. unprotected: the other bucket, which proves nothing.
@@ -68,21 +67,6 @@ class Sign1:
     unprotected: Mapping[Any, Any]
     payload: bytes | None
     signature: bytes
-
-    @property
-    def headers(self) -> dict[Any, Any]:
-        """The decoded protected header."""
-        return read_protected(self.protected, "wire.malformed", deterministic=False)
-
-    @property
-    def algorithm(self) -> int:
-        """The protected algorithm number; 0 when there is none, which no key allows."""
-        return algorithm_of(self.headers)
-
-    @property
-    def kid(self) -> bytes | None:
-        """The key id, protected first, then unprotected; a hint, not a proof."""
-        return kid_of(self.headers, self.unprotected)
 
     def to_be_signed(self, payload: bytes | None = None, external_aad: bytes = b"") -> bytes:
         """The Sig_structure bytes of this object; `payload` is given exactly when it is detached."""

@@ -1,4 +1,4 @@
-"""An emulated device on a line: bytes in, bytes out, its state on disk. The one part of `device` with a clock and ports.
+"""An emulated device on a line: bytes in, bytes out, its state on disk. The part of `device` with clock and ports.
 
 One thread serves the port; therapy ticks in between. A plain connection is one attempt at a conversation; a sealed
 session is replaced only by a newer one that was authorised. What the device keeps survives kill -9 at any moment.
@@ -147,7 +147,9 @@ class SocketLine:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme != "socket" or parts.hostname not in ("127.0.0.1", "localhost", "::1"):
-            raise LinkError("link.port", f"{url} is not socket://127.0.0.1:PORT; an emulated device serves this machine only")
+            raise LinkError(
+                "link.port", f"{url} is not socket://127.0.0.1:PORT; an emulated device serves this machine only"
+            )
         try:
             self._listener = socket.create_server((parts.hostname, parts.port or 0))
         except OSError as error:

@@ -93,7 +93,7 @@ class DeviceNode:
     # boot
 
     def boot(self) -> BootResult:
-        """Reset: whatever was under way is forgotten, the bootloader decides what runs, a trial is tested and settled."""
+        """Reset: whatever was under way is forgotten, the bootloader decides what runs, a trial is settled."""
         self._forget()
         result = self._start()
         if result.state is BootState.TRIAL:
@@ -193,7 +193,7 @@ class DeviceNode:
         )
         return check_grant(grant, trust=self.trust, now=self.now(), device=view, action=Action.UPDATE, holder=None)
 
-    def approve(self, approval: bytes, grant: bytes, session_id: bytes) -> None:
+    def approve(self, approval: bytes, grant: bytes) -> None:
         """A second technician's grant is checked here; the approval itself when the offer it names is known."""
         second = self._check(grant)
         check_pair(self._granted(), second)
@@ -223,7 +223,9 @@ class DeviceNode:
         self._check_quorum(release, session_id)
         self._check_state(release)
         if len(release.components) != 1:
-            raise Refused("device.slot", f"the release has {len(release.components)} components, the device one slot pair")
+            raise Refused(
+                "device.slot", f"the release has {len(release.components)} components, the device one slot pair"
+            )
         offset = self._boot.prepare(release.manifest_digest, release.size, self._steady())
         self._spend(first, release)
         self._accepted = (release, envelope)
@@ -277,7 +279,10 @@ class DeviceNode:
         wanted = release.requirements.minimum_battery_mwh or 0
         floor = self.model.minimum_battery_percent
         if percent < floor or percent * capacity < wanted * 100:
-            raise Refused("device.battery", f"battery at {percent} %, the update asks for {max(floor, -(-wanted * 100 // capacity))} %")
+            raise Refused(
+                "device.battery",
+                f"battery at {percent} %, the update asks for {max(floor, -(-wanted * 100 // capacity))} %",
+            )
 
     def _spend(self, first: CheckedGrant, release: Release) -> None:
         counters = self._store.load()

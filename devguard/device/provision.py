@@ -1,4 +1,4 @@
-"""The factory side: give an unprovisioned device its keys, credentials, site and trust document, once; and open it again.
+"""The factory side: give a device its keys, credentials, site and trust document, once; and open it again.
 
 Keys are random and made for this device alone, one P-256 and one Ed25519, so that technicians with either kind can
 open a session (method 0 signs with one algorithm on both sides). The device authority signs both credentials.

@@ -19,7 +19,7 @@ from devguard.device.storage import FileBackend, read_stored
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """SHA-256 of the whole flash, of the counters that must hold, of the therapy settings; and the audit chain's length."""
+    """SHA-256 of the flash, of the counters that must hold, of the therapy settings; and the audit chain's length."""
 
     flash: bytes
     counters: bytes

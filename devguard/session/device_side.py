@@ -69,7 +69,10 @@ class DevicePort(Protocol):
         """Called when message_3 has proved that key."""
         ...
 
-    def approve(self, approval: bytes, grant: bytes, session_id: bytes) -> None: ...
+    def approve(self, approval: bytes, grant: bytes) -> None:
+        """Take the second technician's word; what it names is compared when the offer is known."""
+        ...
+
     def offer(self, envelope: bytes, session_id: bytes) -> Accept: ...
     def data(self, offset: int, payload: bytes) -> int:
         """Write and give back the offset up to which the payload is durable."""
@@ -217,7 +220,7 @@ class DeviceConversation:
             answer = ReportReply(self._port.report(message.challenge))
         else:
             if isinstance(message, Approve):
-                self._port.approve(message.approval, message.grant, self._session_id)
+                self._port.approve(message.approval, message.grant)
             elif isinstance(message, Commit):
                 self._port.commit(message.manifest_digest)
             answer = Done(int(verb_of(message)))
@@ -225,5 +228,3 @@ class DeviceConversation:
         if isinstance(message, Reboot):
             actions.append(RebootNow())
         return [] if isinstance(message, Close) else actions
-
-

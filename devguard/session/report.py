@@ -50,9 +50,7 @@ class Report:
 
     def to_json(self) -> dict[str, object]:
         """Plain values: bytes as hex."""
-        return {
-            field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name != "challenge"
-        }
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name != "challenge"}
 
 
 def _plain(value: object) -> object:

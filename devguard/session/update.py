@@ -30,7 +30,6 @@ from devguard.session.verbs import (
     KeepAlive,
     Offer,
     Reboot,
-
     ReportReply,
     ReportRequest,
     decode_message,
@@ -155,9 +154,7 @@ def fetch_report(bench: Bench, *, close: bool = True) -> Script[tuple[Report, by
     challenge = bench.random(NONCE_SIZE)
     yield Send(encode_message(ReportRequest(challenge)), sealed=True)
     reply = expect((yield Receive(sealed=True, timeout=ANSWER_SECONDS)), ReportReply, sealed=True)
-    report = read_report(
-        reply.report, key=session.identity.key, challenge=challenge, serial=session.identity.serial
-    )
+    report = read_report(reply.report, key=session.identity.key, challenge=challenge, serial=session.identity.serial)
     if close:
         yield Send(encode_message(Close()), sealed=True)
         yield Flush()
@@ -178,6 +175,3 @@ def after_reboot(release: Release, report: Report) -> None:
         raise DeviceRefused("device.unconfirmed", "the new image runs on trial and is not confirmed yet")
     if report.settings_before is not None and report.settings_before != report.settings_digest:
         raise Refused("device.state", "the therapy settings differ from before the update", "tell the clinician now")
-
-
-
