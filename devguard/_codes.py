@@ -318,6 +318,7 @@ CODE_ROWS: tuple[tuple[str, int, str, str], ...] = (
     ),
     ("log.full", 4, "the evidence log cannot be written", "free disk space; nothing is done without a record"),
     ("log.missing", 1, "there is no evidence log here", "check --home"),
+    ("internal.interrupted", 130, "somebody stopped the command before its end", "run it again; state is safe"),
     ("internal.error", 70, "a bug in devguard; nothing was accepted", "report it as SECURITY.md says"),
     ("config.malformed", 3, "the configuration file does not parse", "correct the named line in config.toml"),
 )

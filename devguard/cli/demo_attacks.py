@@ -24,7 +24,7 @@ Attack = Callable[[Story], list[str | None]]
 
 def six_attacks(story: Story) -> None:
     """Make all six and note how each came out."""
-    story.invocation.say("")
+    story.invocation.say("\nsix attacks, each refused by the host program (h), by the device itself (d), or both")
     for title, code, who, attack in ATTACKS:
         before = _snapshot(story)
         try:
@@ -37,6 +37,7 @@ def six_attacks(story: Story) -> None:
         held = bool(answers) and all(answer in wanted for answer in answers) and unchanged
         row: dict[str, Any] = {
             "title": title,
+            "refused_by": who.split(" and "),
             "code": answers[0] if answers else None,
             "answers": answers,
             "unchanged": unchanged,
@@ -44,8 +45,9 @@ def six_attacks(story: Story) -> None:
         }
         story.attacks.append(row)
         mark = click.style("ok  ", fg="green") if held else click.style("FAIL", fg="red", bold=True)
-        state = "device unchanged" if unchanged else "DEVICE CHANGED"
-        story.invocation.say(f"{mark} {title:46} {click.style(str(row['code']), fg='yellow'):27} {who}; {state}")
+        state = "device unchanged" if unchanged else click.style("DEVICE CHANGED", fg="red", bold=True)
+        shown = click.style(f"{row['code']!s:18}", fg="yellow")
+        story.invocation.say(f"{mark} {title:32} {shown} {state} {SHORT[who]}")
 
 
 def _snapshot(story: Story) -> Snapshot:
@@ -202,11 +204,12 @@ def _raw_bytes(story: Story) -> None:
         os.close(descriptor)
 
 
+SHORT = {"host": "h", "device": "  d", "host and device": "h d"}
 ATTACKS: tuple[tuple[str, str, str, Attack], ...] = (
-    ("one flipped bit in the image", "image.digest", "host refuses", flipped_bit),
-    ("a release signed by an unknown vendor", "key.unknown", "host and device refuse", unknown_vendor),
-    ("the post-quantum signature stripped", "signature.hybrid", "host and device refuse", stripped_half),
-    ("an older release with valid signatures", "version.rollback", "host and device refuse", rollback),
-    ("a grant for another serial", "grant.scope", "device refuses", other_serial),
-    ("a recorded good session played back", "session.handshake or session.replay", "device refuses", replay),
+    ("one flipped bit in the image", "image.digest", "host", flipped_bit),
+    ("a release by an unknown vendor", "key.unknown", "host and device", unknown_vendor),
+    ("post-quantum signature stripped", "signature.hybrid", "host and device", stripped_half),
+    ("older release, valid signatures", "version.rollback", "host and device", rollback),
+    ("grant for another serial", "grant.scope", "device", other_serial),
+    ("recorded good session replayed", "session.handshake or session.replay", "device", replay),
 )

@@ -42,6 +42,7 @@ KEYS: Final = (
     ("factory", "Emil Factory", "device-authority", "ESP256"),
     ("technician", "Finn Technician", "technician", "ESP256"),
 )
+WHY: Final = ("hybrid", "threshold", "class", "image")
 SECOND: Final = ("second", "Gus Technician", "technician", "Ed25519")
 DESCRIPTION: Final = """\
 [release]
@@ -146,7 +147,7 @@ class Story:
             self.must("key", "new", name, "--person", person, "--role", role, "--alg", algorithm, "--development")
         self.say(
             "keys",
-            f"{len(people)} people, {len(people)} keys: release ESP256 (classical), quality ML-DSA-65 (post-quantum)",
+            f"{len(people)} people; release signs ESP256, quality ML-DSA-65 (post-quantum)",
         )
         expires = time.strftime("%Y-%m-%d", time.gmtime(time.time() + 365 * 86_400))
         roles = ("release", "quality", "technician-authority=authority", "device-authority=factory")
@@ -159,7 +160,7 @@ class Story:
         self.trust.write_bytes(Path(made["path"]).read_bytes())
         self.say(
             "trust",
-            "names who may release, check, grant and enrol; development keys, which no production trust takes",
+            "one document says who may release, check, grant and enrol",
         )
 
     def release(self) -> None:
@@ -168,13 +169,15 @@ class Story:
             self.build(version, sequence, self.suit(version))
             for person in ("release", "quality"):
                 self.must("release", "sign", self.suit(version), "--key", person)
-        self.say("release", f"{self.model} {NEW}: {self.firmware[NEW]}, signed by Ben (ESP256) and Cleo (ML-DSA-65)")
+        self.say("release", f"{self.model} {NEW}: {self.firmware[NEW]}, signed")
         data = self.must("verify", self.suit(NEW), "--trust", self.trust, "--model", self.model)
         self.say(
             "verify",
-            f"accepted: all {len(data['checks'])} checks, {data['release']['size']} bytes, "
-            f"sha256 {data['release']['digest'][:16]}...",
+            f"accepted: all {len(data['checks'])} checks hold; among them",
         )
+        for check in data["checks"]:
+            if check["name"] in WHY:
+                self.invocation.say(f"                 {check['name']}: {check['detail']}")
 
     def build(self, version: str, sequence: int, out: Path) -> None:
         """An unsigned release at `out`."""
@@ -230,7 +233,7 @@ class Story:
             reason = process.stderr.read() if process.stderr is not None else ""
             raise LinkError("link.port", f"the emulated device did not start: {reason.strip()[:200]}")
         self.port = json.loads(line)["port"]
-        self.say("device", f"emulated {self.model} {SERIAL[self.model]} on {self.port}, enrolled, factory firmware")
+        self.say("device", f"{self.model} {SERIAL[self.model]} emulated on {self.port}, enrolled")
 
     def grants(self, serial: str, name: str) -> list[str]:
         """Options that push under fresh grants for a serial: the technician's, and the second's where two are asked."""
@@ -256,7 +259,7 @@ class Story:
         options = self.grants(serial, "good")
         self.say(
             "grant",
-            f"Dana grants Finn eight hours on {serial} alone" + (", and Gus as the second" if len(options) > 4 else ""),
+            f"Dana grants Finn{' and Gus' if len(options) > 4 else ''} eight hours on {serial} alone",
         )
         with LineTap(self.port) as tap:
             data = self.must(
@@ -267,16 +270,15 @@ class Story:
         good = device["confirmed"] and device["version_after"] == NEW
         self.say(
             "push",
-            f"{link['payload_bytes']} bytes in {link['seconds']:.1f} s, {link['wire_bytes']} on the wire; "
-            "judged by the device before a sector was erased",
+            f"{link['payload_bytes']} bytes in {link['seconds']:.1f} s, judged by the device before it erased",
             held=good,
         )
         report = data["report"]
         unchanged = report["settings_before"] == report["settings_digest"]
         self.say(
             "report",
-            f"signed by the device: {device['version_before']} -> {device['version_after']}, {report['boot_state']}, "
-            "therapy settings unchanged",
+            f"{device['version_before']} -> {device['version_after']} {report['boot_state']}, "
+            f"therapy settings {'unchanged' if unchanged else 'CHANGED'}, signed",
             held=good and unchanged,
         )
 

@@ -32,7 +32,8 @@ def list_devices(invocation: Invocation) -> None:
         for port, state in answering(list_ports())
     ]
     lines = [
-        f"{row['port']:20} {f'device, {state}' if (state := row['boot_state']) else 'no device':24} {row['description']}"
+        f"{row['port']:20} {'device, ' + str(row['boot_state']) if row['answers'] else 'no device':24} "
+        f"{row['description']}"
         for row in rows
     ]
     invocation.result({"ports": rows}, "\n".join(lines) or "no serial ports on this machine")

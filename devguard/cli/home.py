@@ -2,7 +2,7 @@
 
     keys/NAME.key, keys/NAME.pub    encrypted private keys and public exports
     keys/station.key                this station's own Ed25519 key, made at first use; it signs only checkpoints
-    trust/current.trust             the trust document in use; trust/pin holds its thumbprint at first use
+    trust/current.trust             the trust document in use: the first complete one, until a person replaces it
     grants/*.grant                  grants received
     evidence/                       the log and its checkpoint, nothing else
     config.toml                     defaults for options: [push] port = "..."
@@ -168,9 +168,9 @@ class Home:
     # trust and grants
 
     def trust(self, given: Path | None) -> TrustDocument:
-        """The trust document given, or the one kept; self-signed by its root, its time not yet judged.
+        """The trust document given, or the one kept; vouched for by its own root, its time not yet judged.
 
-        A kept pin that names another document of the same version, or a newer version, refuses `trust.rollback`.
+        Raises `Refused("trust.missing")` without either, and what `read_trust` raises.
         """
         from devguard.custody.files import read_limited
         from devguard.trust.document import read_trust

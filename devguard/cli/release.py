@@ -67,6 +67,16 @@ def _image(
     return flatten(file, fmt=component.format, flash=facts.flash, ignore=component.ignore_ranges).reader
 
 
+def _sbom(folder: Path, description: ReleaseDescription, stack: ExitStack) -> Measured | None:
+    """What was measured of the bill of materials that the description names."""
+    from devguard.cli.files import inside, open_input
+    from devguard.image.measure import measure
+
+    if description.sbom is None:
+        return None
+    return measure(stack.enter_context(open_input(inside(folder, description.sbom))))
+
+
 @release.command("build", cls=Command)
 @click.argument("description", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The envelope to write.")
@@ -91,7 +101,8 @@ def build(invocation: Invocation, description: Path, out: Path, detached: bool) 
             readers[f"#{component.id}"] = reader
             measured[component.id] = measure(reader)
             reader.seek(0)
-        envelope = build_envelope(described, facts, measured, detached=detached)
+        sbom = _sbom(description.parent, described, stack)
+        envelope = build_envelope(described, facts, measured, detached=detached, sbom=sbom)
         write_streamed(out, lambda file: write_envelope(envelope, {} if detached else readers, file))
     result = {
         "path": str(out),
@@ -99,10 +110,13 @@ def build(invocation: Invocation, description: Path, out: Path, detached: bool) 
         "version": described.version,
         "sequence": described.sequence,
         "manifest_digest": envelope.manifest_digest.hex(),
+        "signing": dict(described.thresholds),
         "components": {name: {"digest": one.digest.hex(), "size": one.size} for name, one in measured.items()},
     }
     lines = [f"{described.model} {described.version} (sequence {described.sequence}) built: {out}, not signed yet"]
     lines += [f"  {name}: {one.size} bytes, sha256 {one.digest.hex()}" for name, one in measured.items()]
+    asked = ", ".join(f"{count} {role}" for role, count in described.thresholds.items())
+    lines += [f"  asks for signatures: {asked}; the trust document decides"] if asked else []
     lines += [f"  manifest digest {envelope.manifest_digest.hex()}", f"next: devguard release sign {out} --key KEY"]
     invocation.result(result, "\n".join(lines))
 

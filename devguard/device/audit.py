@@ -17,6 +17,7 @@ from devguard.errors import LocalProtocolError
 
 RING_SIZE: Final = 64
 MAX_TEXT: Final = 64
+SUBJECT_SIZES: Final = (0, 32, 48, 64)
 _START: Final = bytes(32)
 
 
@@ -41,7 +42,7 @@ class AuditEvent:
             fields.uint(time, "audit event"),
             fields.text(name, "audit event", MAX_TEXT),
             None if code is None else fields.text(code, "audit event", MAX_TEXT),
-            fields.blob(subject, "audit event", 0, 32),
+            fields.blob(subject, "audit event", *SUBJECT_SIZES),
         )
 
 
@@ -60,7 +61,7 @@ class AuditRing:
 
     def append(self, event: AuditEvent) -> AuditRing:
         """The ring with one event more; the oldest is forgotten when it is full."""
-        if len(event.name) > MAX_TEXT or len(event.code or "") > MAX_TEXT or len(event.subject) not in (0, 32):
+        if len(event.name) > MAX_TEXT or len(event.code or "") > MAX_TEXT or len(event.subject) not in SUBJECT_SIZES:
             raise LocalProtocolError("device.state", "an audit event of this size cannot be stored")
         base, kept = self.base, self.events
         if len(kept) >= RING_SIZE:

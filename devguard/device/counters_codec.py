@@ -79,8 +79,12 @@ def decode_counters(data: bytes) -> Counters:
     )
 
 
+def _digest(value: Any) -> bytes:
+    return fields.blob(value, _WHAT, 32, 48, 64)
+
+
 def _optional_digest(value: Any) -> bytes | None:
-    return None if value is None else fields.blob(value, _WHAT, 32, 48, 64)
+    return None if value is None else _digest(value)
 
 
 def _header(value: Any) -> SlotHeader | None:
@@ -94,7 +98,7 @@ def _spent(value: Any) -> MappingProxyType[bytes, Spent]:
     for cti, entry in value.items():
         digest, uses, expires = fields.items(entry, _WHAT, count=3)
         spent[fields.blob(cti, _WHAT, limit=64)] = Spent(
-            fields.blob(digest, _WHAT, 32), fields.uint(uses, _WHAT), fields.uint(expires, _WHAT)
+            _digest(digest), fields.uint(uses, _WHAT), fields.uint(expires, _WHAT)
         )
     return MappingProxyType(spent)
 
@@ -104,9 +108,7 @@ def _download(value: Any) -> Download | None:
         return None
     digest, size, offset, erased = fields.items(value, _WHAT, count=4)
     whole = fields.uint(size, _WHAT, (1 << 32) - 1)
-    return Download(
-        fields.blob(digest, _WHAT, 32), whole, fields.uint(offset, _WHAT, whole), fields.flag(erased, _WHAT)
-    )
+    return Download(_digest(digest), whole, fields.uint(offset, _WHAT, whole), fields.flag(erased, _WHAT))
 
 
 def _outcome(value: Any) -> Outcome | None:
@@ -114,7 +116,7 @@ def _outcome(value: Any) -> Outcome | None:
         return None
     digest, code, time = fields.items(value, _WHAT, count=3)
     return Outcome(
-        fields.blob(digest, _WHAT, 32),
+        _digest(digest),
         None if code is None else fields.text(code, _WHAT, MAX_TEXT),
         fields.uint(time, _WHAT),
     )

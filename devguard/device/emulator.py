@@ -62,12 +62,13 @@ class EmulatedDevice:
     def _event(self, event: Event) -> None:
         now = self._driver.clock()
         if isinstance(event, Opened):
-            self._plain = DeviceConversation(self._node, self._random)
+            self._plain = DeviceConversation(self._node.attend(), self._random)
         elif isinstance(event, Message):
             conversation = self._plain if event.channel is Channel.PLAIN else self._session
             # Of an engine that has failed since, nothing can be answered any more; its Failed event comes last.
             if conversation is not None and self._engine.failed is None:
-                self._heard = now
+                if conversation is self._session:
+                    self._heard = now  # noise on the open channel must not keep somebody else's session alive
                 self._act(conversation, conversation.heard(event.data, sealed=event.channel is Channel.SEALED))
         elif isinstance(event, (Failed, Closed)):
             self._drop()
@@ -83,8 +84,9 @@ class EmulatedDevice:
                 channel = Channel.SEALED if action.sealed else Channel.PLAIN
                 self._engine.send(channel, action.message, now)
             elif isinstance(action, Keys):
+                self._node.lost()
                 self._engine.attach(action.records, now)
-                self._session, self._began = conversation, now
+                self._session, self._began, self._heard = conversation, now, now
             elif isinstance(action, RebootNow):
                 self._drain()
                 self._reboot()

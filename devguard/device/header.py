@@ -22,6 +22,7 @@ MAX_HEADER: Final = 480
 MAX_VERSION: Final = 64
 _HASHES: Final = {-16: ("sha256", 32), -43: ("sha384", 48), -44: ("sha512", 64)}  # RFC 9054 section 2.1
 _SHA256_SIZE: Final = 32
+_DIGEST_SIZES: Final = tuple(size for _, size in _HASHES.values())
 
 
 def digest_name(algorithm: int) -> str:
@@ -50,7 +51,8 @@ class SlotHeader:
         whole = (
             0 < self.size < 1 << 32
             and len(self.digest) == _HASHES[self.digest_algorithm][1]
-            and len(self.manifest_digest) == len(self.envelope_digest) == _SHA256_SIZE
+            and len(self.manifest_digest) in _DIGEST_SIZES
+            and len(self.envelope_digest) == _SHA256_SIZE
             and 0 <= self.sequence <= fields.UINT64
             and 0 <= self.security_version < 1 << 31
             and len(self.version) <= MAX_VERSION
@@ -112,7 +114,7 @@ class SlotHeader:
             size,
             algorithm,
             fields.blob(parts[2], "slot header", _HASHES[algorithm][1]),
-            fields.blob(parts[3], "slot header", _SHA256_SIZE),
+            fields.blob(parts[3], "slot header", *_DIGEST_SIZES),
             fields.uint(parts[4], "slot header"),
             fields.uint(parts[5], "slot header", (1 << 31) - 1),
             fields.text(parts[6], "slot header", MAX_VERSION),

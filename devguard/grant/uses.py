@@ -63,7 +63,8 @@ def spend_use(
 
     Resuming the same release costs nothing. A grant that carries the device's nonce is remembered even when it is not
     counted: its nonce is used up, and only the release it was used for may still be finished under it. Entries are
-    dropped only when `floor` has passed their expiry. Raises `Refused("grant.replay")` when nothing is left, or when 256 grants are remembered and none may be forgotten.
+    dropped only when `floor` has passed their expiry. Raises `Refused("grant.replay")` when nothing is left, or when
+    256 grants are remembered and none may be forgotten.
     """
     kept = {cti: used for cti, used in spent.items() if used.expires > floor}
     for grant in chain:

@@ -113,9 +113,11 @@ class UpdateSession:
         yield Send(encode_message(message), sealed=True)
         while True:
             reply = yield Receive(sealed=True, timeout=timeout)
-            if not _is_durable(reply):
-                expect(reply, Done, sealed=True)
-                return
+            if _is_durable(reply):
+                self._durable(reply)
+                continue
+            expect(reply, Done, sealed=True)
+            return
 
     def _offer(self) -> Script[Accept]:
         yield Send(encode_message(Offer(self.offer)), sealed=True)

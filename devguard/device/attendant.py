@@ -1,0 +1,216 @@
+"""The device's own judgement in one conversation: technician, second technician, release, moment.
+
+Implements `session.device_side.DevicePort` from the same pure rooms the bench uses (manifest, trust, verdict,
+grant), with the device's trust document, counters and clock floor. Nothing the bench says of itself is believed, and
+nothing one conversation learned is seen by another: a grant counts only after its holder has proved the key in *this*
+handshake. All checks of an offer come before the first sector is erased. Source: devguard formats, "Grant", "Session".
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from devguard.cose.keys import CoseKey
+from devguard.device.header import SlotHeader
+from devguard.errors import DevguardError, Refused
+from devguard.grant.check import CheckedGrant, DeviceView, check_grant, check_pair
+from devguard.grant.claims import Action, read_grant
+from devguard.grant.uses import advanced_epoch, advanced_floor, spend_use
+from devguard.manifest.model import Clock
+from devguard.session.approval import ApprovalRequest, check_approval
+from devguard.session.credentials import OwnCredential
+from devguard.session.verbs import NONCE_SIZE, Accept, HelloReply
+from devguard.verdict.judge import Release
+
+if TYPE_CHECKING:
+    from devguard.device.node import DeviceNode
+
+SECONDARY: Final = 1
+
+
+class Attendant:
+    """One conversation's `DevicePort`. Dropped with the conversation."""
+
+    def __init__(self, node: DeviceNode) -> None:
+        self._node = node
+        self._shown: CheckedGrant | None = None  # in message_3, its holder not proved yet
+        self._first: CheckedGrant | None = None
+        self._second: tuple[bytes, CheckedGrant] | None = None
+        self._accepted: tuple[Release, bytes] | None = None
+
+    def hello(self) -> HelloReply:
+        """See `DeviceNode.hello`."""
+        return self._node.hello()
+
+    def credentials(self) -> Mapping[int, OwnCredential]:
+        """The device's credential for each EDHOC suite."""
+        return self._node.identity.credentials
+
+    def handshake_begins(self) -> None:
+        """See `DeviceNode.handshake_begins`."""
+        self._node.handshake_begins()
+
+    def handshake_failed(self) -> None:
+        """See `DeviceNode.handshake_failed`."""
+        self._node.handshake_failed()
+
+    def refused(self, error: DevguardError) -> None:
+        """See `DeviceNode.refused`."""
+        self._node.refused(error)
+
+    def report(self, challenge: bytes) -> bytes:
+        """The signed report of what runs now."""
+        return self._node.report(challenge)
+
+    def judge_technician(self, cwt: bytes) -> CoseKey:
+        """Check the grant; its holder's key must then sign message_3."""
+        self._shown = self._check(cwt)
+        return self._shown.holder
+
+    def authorised(self) -> None:
+        """The technician has proved the key: what the authority signed may move clock floor and epoch."""
+        first = self._first = self._shown
+        if first is None:
+            raise Refused("session.order", "no grant was shown")
+        counters = self._node.store.load().with_failed_handshakes(0)
+        if first.moves:
+            counters = counters.with_clock_floor(advanced_floor(counters.clock_floor, first.grant.issued))
+            counters = counters.with_grant_epoch(advanced_epoch(counters.grant_epoch, first.grant.scope.epoch))
+        self._node.store.save(counters.event(self._node.now(), "session", None))
+
+    def _granted(self) -> CheckedGrant:
+        if self._first is None:
+            raise Refused("session.order", "no technician has been authorised")
+        return self._first
+
+    def _check(self, cwt: bytes) -> CheckedGrant:
+        grant = read_grant(cwt)
+        counters = self._node.store.load()
+        nonces = {counters.nonce} if counters.nonce is not None else set()
+        if grant.scope.device_nonce is not None and grant.cti in counters.spent:
+            nonces.add(grant.scope.device_nonce)  # its nonce is used up; what it began it may finish
+        view = DeviceView(
+            model=self._node.model.name,
+            serial=self._node.identity.serial,
+            site=self._node.identity.site,
+            clock=self._node.model.facts.clock,
+            epoch=counters.grant_epoch,
+            nonces=frozenset(nonces),
+            spent=counters.spent,
+        )
+        return check_grant(
+            grant, trust=self._node.trust, now=self._node.now(), device=view, action=Action.UPDATE, holder=None
+        )
+
+    def approve(self, approval: bytes, grant: bytes) -> None:
+        """A second technician's grant is checked here; the approval itself when the offer it names is known."""
+        second = self._check(grant)
+        check_pair(self._granted(), second)
+        self._second = (approval, second)
+
+    def _check_approval(self, approval: bytes, second: CheckedGrant, session_id: bytes, manifest: bytes) -> None:
+        first = self._granted()
+        expected = ApprovalRequest(
+            session_id,
+            self._node.identity.serial,
+            manifest,
+            first.action.value,
+            hashlib.sha256(first.grant.untagged).digest(),
+            0,
+        )
+        now = self._node.now() if self._node.model.facts.clock is Clock.RTC else None
+        digest = hashlib.sha256(second.grant.untagged).digest()
+        check_approval(approval, expected=expected, holder=second.holder, second_grant_digest=digest, now=now)
+
+    def offer(self, envelope: bytes, session_id: bytes) -> Accept:
+        """Judge the release and everything around it; only then erase, spend the grant's use and accept."""
+        first = self._granted()
+        first.still_valid(self._node.now())
+        release = self._node.judge(envelope, self._node.target())
+        first.covers(release)
+        self._check_nonce_use(first, release)
+        self._check_quorum(release, session_id)
+        self._check_state(release)
+        if len(release.components) != 1:
+            raise Refused(
+                "device.slot", f"the release has {len(release.components)} components, the device one slot pair"
+            )
+        offset = self._node.loader.prepare(release.manifest_digest, release.size, self._node.steady())
+        self._spend(first, release)
+        self._accepted = (release, envelope)
+        link, running = self._node.model.link, self._node.loader.result.header
+        source = running.digest if running is not None else bytes(32)
+        return Accept(SECONDARY, link.receive_window, link.segment_max, offset, source)
+
+    def _check_nonce_use(self, grant: CheckedGrant, release: Release) -> None:
+        spent = self._node.store.load().spent.get(grant.grant.cti)
+        if grant.grant.scope.device_nonce is not None and spent and spent.manifest_digest != release.manifest_digest:
+            raise Refused("grant.replay", "the grant's nonce was used up by another release")
+
+    def _check_quorum(self, release: Release, session_id: bytes) -> None:
+        if self._node.model.facts.technicians < 2 and not release.requirements.two_technicians:
+            return
+        if self._second is None:
+            raise Refused("grant.quorum", "two different technicians must approve; one has")
+        approval, second = self._second
+        second.still_valid(self._node.now())
+        second.covers(release)
+        self._check_nonce_use(second, release)
+        check_pair(self._granted(), second)
+        self._check_approval(approval, second, session_id, release.manifest_digest)
+
+    def _check_state(self, release: Release) -> None:
+        """Therapy, battery and trial: asked at the offer, and again at commit."""
+        # Whatever a manifest leaves out, an update never meets a therapy that is under way.
+        if not self._node.therapy.idle:
+            raise Refused("device.therapy-active", "therapy is being delivered")
+        percent = self._node.around.battery_percent()
+        capacity = self._node.model.facts.battery_capacity_mwh
+        wanted = release.requirements.minimum_battery_mwh or 0
+        floor = self._node.model.minimum_battery_percent
+        if percent < floor or percent * capacity < wanted * 100:
+            raise Refused(
+                "device.battery",
+                f"battery at {percent} %, the update asks for {max(floor, -(-wanted * 100 // capacity))} %",
+            )
+
+    def _spend(self, first: CheckedGrant, release: Release) -> None:
+        counters = self._node.store.load()
+        for checked in (first, *((self._second[1],) if self._second else ())):
+            used = spend_use(checked.chain, counters.spent, release.manifest_digest, counters.clock_floor)
+            counters = replace(counters, spent=used)
+            if checked.grant.scope.device_nonce is not None and checked.grant.scope.device_nonce == counters.nonce:
+                counters = counters.with_nonce(self._node.around.random(NONCE_SIZE))
+        counters = replace(counters, settings_before=self._node.therapy.settings_digest())
+        self._node.store.save(counters.event(self._node.now(), "accepted", None, release.manifest_digest))
+
+    def data(self, offset: int, payload: bytes) -> int:
+        """Program the payload; the offset that would survive a power cut now."""
+        self._node.loader.write(offset, payload)
+        return self._node.loader.durable_offset()
+
+    def commit(self, manifest_digest: bytes) -> None:
+        """Hash the slot against the judged release and mark it for its trial."""
+        if self._accepted is None:
+            raise Refused("session.order", "nothing was accepted")
+        release, envelope = self._accepted
+        if manifest_digest != release.manifest_digest:
+            raise Refused("session.order", "commit names another release than the one accepted")
+        self._granted().still_valid(self._node.now())
+        self._check_state(release)
+        facts = release.components[0]
+        header = SlotHeader.of(
+            size=release.size,
+            digest_algorithm=facts.digest_algorithm,
+            digest=release.digest,
+            manifest_digest=release.manifest_digest,
+            sequence=release.sequence,
+            security_version=release.security_version,
+            version=release.version,
+            envelope=envelope,
+        )
+        self._node.loader.finish(header, envelope)
+        self._node.loader.mark_pending(self._node.now())
