@@ -13,6 +13,7 @@ from devguard.cli.record import recorded
 from devguard.errors import DevguardError, Malformed, Refused
 
 if TYPE_CHECKING:
+    from devguard.image.flat import FlatImage
     from devguard.image.measure import Measured
     from devguard.manifest.description import ComponentDescription, ReleaseDescription
     from devguard.manifest.envelope import Envelope
@@ -56,15 +57,15 @@ def new(invocation: Invocation, model: str, version: str) -> None:
 
 def _image(
     folder: Path, component: ComponentDescription, description: ReleaseDescription, stack: ExitStack
-) -> BinaryIO:
-    """The flat image of one component, open at position 0."""
+) -> FlatImage:
+    """The flat image of one component, open at position 0, and what a person should know of how it was read."""
     from devguard.cli.files import inside, open_input
     from devguard.device.models import load_model
     from devguard.image.flat import flatten
 
     file = stack.enter_context(open_input(inside(folder, component.path)))
     facts = load_model(description.model).facts
-    return flatten(file, fmt=component.format, flash=facts.flash, ignore=component.ignore_ranges).reader
+    return flatten(file, fmt=component.format, flash=facts.flash, ignore=component.ignore_ranges)
 
 
 def _sbom(folder: Path, description: ReleaseDescription, stack: ExitStack) -> Measured | None:
@@ -96,11 +97,13 @@ def build(invocation: Invocation, description: Path, out: Path, detached: bool) 
     with ExitStack() as stack:
         readers: dict[str, BinaryIO] = {}
         measured: dict[str, Measured] = {}
+        notes: list[str] = []
         for component in described.components:
-            reader = _image(description.parent, component, described, stack)
-            readers[f"#{component.id}"] = reader
-            measured[component.id] = measure(reader)
-            reader.seek(0)
+            image = _image(description.parent, component, described, stack)
+            readers[f"#{component.id}"] = image.reader
+            measured[component.id] = measure(image.reader)
+            image.reader.seek(0)
+            notes += [f"{component.id}: {note}" for note in image.notes]
         sbom = _sbom(description.parent, described, stack)
         envelope = build_envelope(described, facts, measured, detached=detached, sbom=sbom)
         write_streamed(out, lambda file: write_envelope(envelope, {} if detached else readers, file))
@@ -111,10 +114,12 @@ def build(invocation: Invocation, description: Path, out: Path, detached: bool) 
         "sequence": described.sequence,
         "manifest_digest": envelope.manifest_digest.hex(),
         "signing": dict(described.thresholds),
+        "notes": notes,
         "components": {name: {"digest": one.digest.hex(), "size": one.size} for name, one in measured.items()},
     }
     lines = [f"{described.model} {described.version} (sequence {described.sequence}) built: {out}, not signed yet"]
     lines += [f"  {name}: {one.size} bytes, sha256 {one.digest.hex()}" for name, one in measured.items()]
+    lines += [f"  note, {note}" for note in notes]
     asked = ", ".join(f"{count} {role}" for role, count in described.thresholds.items())
     lines += [f"  asks for signatures: {asked}; the trust document decides"] if asked else []
     lines += [f"  manifest digest {envelope.manifest_digest.hex()}", f"next: devguard release sign {out} --key KEY"]
