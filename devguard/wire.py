@@ -54,6 +54,7 @@ class Walker:
         self.deterministic = deterministic
         self.tags = tags
         self.items = 0
+        self.simples = 0
 
     def head(self, at: int) -> tuple[int, int, int]:
         """(major type, argument, offset after the head) at offset `at`."""
@@ -101,8 +102,10 @@ class Walker:
             if self.tags is not None and argument not in self.tags:
                 raise Malformed(self.code, f"unexpected CBOR tag {argument} at offset {at}")
             after = self.skip(after, depth - 1)
-        elif major == 7 and argument not in _SIMPLE:
-            raise Malformed(self.code, f"unexpected simple value {argument} at offset {at}")
+        elif major == 7:
+            self.simples += 1
+            if argument not in _SIMPLE:
+                raise Malformed(self.code, f"unexpected simple value {argument} at offset {at}")
         return after
 
     def _room(self, count: int, at: int) -> None:
@@ -113,10 +116,11 @@ class Walker:
         seen: set[bytes] = set()
         previous = b""
         for _ in range(count):
+            simples = self.simples
             end = self.skip(at, depth - 1)
             key = bytes(self.data[at:end])
-            if key[0] >> 5 == 7:  # true and 1 would be one key of a Python dict
-                raise Malformed(self.code, f"a map key at offset {at} is no number, string or array")
+            if self.simples != simples:  # true and 1, [true] and [1] would be one key of a Python dict
+                raise Malformed(self.code, f"a map key at offset {at} holds what is no number or string")
             if key in seen:
                 raise Malformed(self.code, f"duplicate map key at offset {at}")
             if self.deterministic and seen and key < previous:

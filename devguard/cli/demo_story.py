@@ -224,7 +224,8 @@ class Story:
         """An emulated device of its own process, enrolled by the factory."""
         command = [
             sys.executable, "-m", "devguard.cli.main", "emulate", self.model, "--trust", str(self.trust),
-            "--device-authority", "factory", "--serial", SERIAL[self.model], "--state", str(self.folder / "device"), "--home", str(self.home),
+            "--device-authority", "factory", "--serial", SERIAL[self.model], "--state", str(self.folder / "device"),
+            "--home", str(self.home),
         ]  # fmt: skip
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)  # noqa: S603
         stack.callback(_stop, process)

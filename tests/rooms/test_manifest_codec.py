@@ -102,7 +102,7 @@ def test_what_is_no_manifest_is_refused_with_its_code(data: bytes, code: str) ->
 
 
 def test_keys_that_one_dictionary_cannot_hold_apart_are_refused() -> None:
-    with pytest.raises(Malformed, match="told apart"):
+    with pytest.raises(Malformed, match="map key"):
         strict(b"\xa2\x81\x01\x02\x81\xf5\x03")
     with pytest.raises(Malformed):
         strict(b"\xa2\x01\x02\xf5\x03")

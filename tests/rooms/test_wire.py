@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from devguard import wire
 from devguard.errors import DevguardError, LocalProtocolError, Malformed
 
-SCALARS = (
-    st.none() | st.booleans() | st.integers(-(2**64), 2**64 - 1) | st.binary(max_size=40) | st.text(max_size=20)
-)
+SCALARS = st.none() | st.booleans() | st.integers(-(2**64), 2**64 - 1) | st.binary(max_size=40) | st.text(max_size=20)
 KEYS = st.integers(-(2**32), 2**32) | st.text(max_size=6) | st.binary(max_size=6)
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=5) | st.dictionaries(KEYS, inner, max_size=5), max_leaves=20
@@ -69,6 +67,7 @@ def test_key_order_is_bytewise_of_the_encoding() -> None:
         "a2 01 00 1801 00",
         "a20100f500",  # true as a key is 1 in Python
         "a1f500",
+        "a281010081f500",  # [1] and [true] as keys
         "a1f600",
         "f97e00",  # half NaN
         "fb3ff0000000000000",
@@ -86,7 +85,9 @@ def test_other_spellings_refuse(data: str) -> None:
         wire.decode(bytes.fromhex(data))
 
 
-@pytest.mark.parametrize("head", ["5affffffff", "5b8000000000000000", "9affffffff", "9bffffffffffffffff", "baffffffff", "7b7fffffffffffffff"])
+@pytest.mark.parametrize(
+    "head", ["5affffffff", "5b8000000000000000", "9affffffff", "9bffffffffffffffff", "baffffffff", "7b7fffffffffffffff"]
+)
 def test_huge_lengths_refuse_in_flat_memory(head: str) -> None:
     tracemalloc.start()
     with pytest.raises(Malformed):
