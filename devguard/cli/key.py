@@ -1,4 +1,4 @@
-"""`devguard key new|show|export`: keys, who holds them and what for."""
+"""`devguard key new|show|list|export|ceremony`: keys, who holds them and what for; in files or on tokens."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from devguard.cli.ceremony import ceremony
 from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
-from devguard.errors import Malformed
+from devguard.cli.home import STATION
+from devguard.errors import Malformed, Refused
 
 if TYPE_CHECKING:
+    from devguard.cose.keys import CoseKey
     from devguard.custody.keyfile import KeyInfo
 
 ROLES = (
@@ -21,7 +24,10 @@ ALGORITHMS = ("ESP256", "ESP384", "Ed25519", "ML-DSA-44", "ML-DSA-65", "ML-DSA-8
 
 @click.group()
 def key() -> None:
-    """Make, show and export keys."""
+    """Make, show, list and export keys; lead the ceremony of a root."""
+
+
+key.add_command(ceremony)
 
 
 def as_dict(info: KeyInfo) -> dict[str, Any]:
@@ -54,6 +60,8 @@ def _text(info: KeyInfo) -> str:
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Where to write the private key (default: the home's keys)."
 )
+@click.option("--pkcs11", "token", metavar="URI", help="Make the private key on this token (RFC 7512) instead.")
+@click.option("--existing", is_flag=True, help="With --pkcs11: take the key that is on the token already.")
 @click.option("--development", is_flag=True, help="Mark as a development key, which production trust refuses.")
 @passphrase_option
 @click.pass_obj
@@ -64,18 +72,46 @@ def new(
     role: str,
     alg: str | None,
     out: Path | None,
+    token: str | None,
+    existing: bool,
     development: bool,
     passphrase_fd: int | None,
 ) -> None:
-    """Make a key NAME: an encrypted file, mode 0600, that is never overwritten."""
+    """Make a key NAME: an encrypted file, mode 0600, that is never overwritten; or a key on a token and its file.
+
+    A PIN is asked for like a passphrase, never taken from the URI, and tried once.
+    """
     from devguard.cose.algorithms import algorithm_named
-    from devguard.custody.keyfile import create_key
+    from devguard.custody.keyfile import create_key, create_token_key
+    from devguard.custody.uri import parse_uri
+
+    if existing and token is None:
+        raise click.UsageError("--existing goes with --pkcs11")
+    uri = None if token is None else parse_uri(token)
 
     home = invocation.home
-    path = out if out is not None else home.make(home.keys) / f"{name}.key"
     if out is None and (Path(name).name != name or name.startswith(".")):
         raise Malformed("key.malformed", f"{name!r} is not a plain key name")
-    algorithm = algorithm_named(alg or ("Ed25519" if role in ("station", "witness") else "ESP256"))
+    if out is None and name == STATION:
+        raise Refused("key.exists", "that name is kept for this station's own key, which devguard makes by itself")
+    path = out if out is not None else home.make(home.keys) / f"{name}.key"
+    default = "Ed25519" if role in ("station", "witness") else "ESP256"
+    if uri is not None:
+        made, where = create_token_key(
+            path,
+            uri,
+            name=name,
+            person=person,
+            role=role,
+            algorithm=algorithm_named(alg or default) if alg is not None or not existing else None,
+            development=development,
+            pin=passphrase_reader(passphrase_fd, f"the token, the PIN of its user, for {name}"),
+            existing=existing,
+        )
+        facts = {**as_dict(made), "path": str(path), "token": str(where)}
+        invocation.result(facts, f"{_text(made)}\non {where}\nnamed by {path}, mode 0600")
+        return
+    algorithm = algorithm_named(alg or default)
     secret = passphrase_reader(passphrase_fd, name, confirm=True)()
     info = create_key(
         path, name=name, person=person, role=role, algorithm=algorithm, development=development, passphrase=secret
@@ -88,8 +124,45 @@ def new(
 @click.pass_obj
 def show(invocation: Invocation, reference: str) -> None:
     """Show a key's fingerprint (RFC 9679), person, role and algorithm."""
+    from devguard.custody.words import rows, words
+
     info = invocation.home.key_info(reference)
-    invocation.result(as_dict(info), _text(info))
+    text = "\n".join([_text(info), "in words, to read aloud:", *(f"  {row}" for row in rows(info.key.thumbprint))])
+    invocation.result({**as_dict(info), "words": " ".join(words(info.key.thumbprint))}, text)
+
+
+@key.command("list", cls=Command)
+@click.option("--pkcs11", "token", metavar="URI", help="The keys of the tokens this URI fits, instead of the home's.")
+@click.pass_obj
+def list_(invocation: Invocation, token: str | None) -> None:
+    """List the keys of this home, or those on tokens. Nothing is logged in to and no PIN is asked for."""
+    if token is not None:
+        _list_tokens(invocation, token)
+        return
+    from devguard.custody.keyfile import is_private, read_info
+
+    rows = []
+    for path in invocation.home.key_files():
+        rows.append({**as_dict(read_info(path)), "private": is_private(path), "path": str(path)})
+    lines = [f"{one['name']}: {one['alg']}, {one['role']}, {one['person']}, {one['path']}" for one in rows]
+    invocation.result({"keys": rows}, "\n".join(lines) or f"no keys in {invocation.home.keys}")
+
+
+def _list_tokens(invocation: Invocation, token: str) -> None:
+    from devguard.custody.tokenkeys import list_keys
+    from devguard.custody.uri import parse_uri
+
+    found = list(list_keys(parse_uri(token)))
+    data = [{"token": name, "keys": [{"uri": str(one.uri), **_key(one.key)} for one in keys]} for name, keys in found]
+    lines = []
+    for name, keys in found:
+        lines.append(f"token {name}: {len(keys) or 'no'} keys devguard can use")
+        lines += [f"  {one.key.algorithm.label} {one.key.fingerprint}\n    {one.uri}" for one in keys]
+    invocation.result({"tokens": data}, "\n".join(lines) or "no token fits; is it plugged in and initialised?")
+
+
+def _key(found: CoseKey) -> dict[str, str]:
+    return {"alg": found.algorithm.label, "fingerprint": found.fingerprint}
 
 
 @key.command("export", cls=Command)

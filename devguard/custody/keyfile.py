@@ -1,7 +1,8 @@
 """Key files: make one, read what it says openly, load its signer, export its public half.
 
-A private key file is created once with mode 0600 and never overwritten; loading refuses it when others can touch
-it. Only a station's key, which a machine uses unattended, may be stored without a passphrase.
+The private key is in the file, encrypted, or on a token that the file names; who uses it sees no difference. A
+private key file is created once with mode 0600 and never overwritten; loading refuses it when others can touch it.
+Only a station's key, which a machine uses unattended, may be stored without a passphrase.
 """
 
 from __future__ import annotations
@@ -9,18 +10,32 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from devguard.cose.algorithms import EMITTED, Algorithm
 from devguard.cose.roles import RoleName
-from devguard.custody import pkcs8
+from devguard.cose.signer import Signer
+from devguard.custody import pkcs8, tokenkeys
 from devguard.custody.files import open_regular, read_descriptor, read_limited, write_new
-from devguard.custody.keytext import KeyInfo, KeyText, check_texts, format_private, format_public, parse
+from devguard.custody.keytext import KeyInfo, KeyText, check_texts, format_private, format_public, format_token, parse
 from devguard.custody.memory import MemorySigner
-from devguard.errors import Malformed, Refused
+from devguard.custody.pkcs11 import session
+from devguard.custody.uri import TokenUri
+from devguard.errors import DevguardError, Malformed, Refused
 
-__all__ = ["FileSigner", "KeyInfo", "create_key", "export_public", "load_signer", "parse_info", "read_info"]
+__all__ = [
+    "FileSigner",
+    "KeyInfo",
+    "create_key",
+    "create_token_key",
+    "export_public",
+    "is_private",
+    "load_signer",
+    "parse_info",
+    "read_info",
+]
 
 MAX_KEY_FILE: Final = 16 * 1024
 # EDHOC (RFC 9528) has no suite with ML-DSA or P-384 among those devguard runs.
@@ -28,8 +43,16 @@ _SESSION_ROLES: Final = frozenset({RoleName.TECHNICIAN, RoleName.DEVICE})
 _SESSION_ALGORITHMS: Final = frozenset({Algorithm.ESP256, Algorithm.ED25519})
 
 
-class FileSigner(MemorySigner):
-    """The signer of an opened key file; `info` is what the file says openly."""
+class FileSigner(Signer, Protocol):
+    """The signer of a key file, wherever the private key is; `info` is what the file says openly."""
+
+    @property
+    def info(self) -> KeyInfo:
+        """The header of the key file."""
+
+
+class OpenedKey(MemorySigner):
+    """The signer of a key file that holds its private key."""
 
     __slots__ = ("_info",)
 
@@ -60,21 +83,76 @@ def create_key(
     `write_new` raises.
     """
     check_texts(name, person, role)
-    if algorithm not in EMITTED:
-        raise Refused("signature.algorithm", f"devguard makes no {algorithm.label} keys")
-    if role in _SESSION_ROLES and algorithm not in _SESSION_ALGORITHMS:
-        raise Refused("key.purpose", f"a {role} key is ESP256 or Ed25519, not {algorithm.label}")
+    _check_purpose(role, algorithm)
     if passphrase is not None:
         pkcs8.check_passphrase(passphrase)
     elif role != RoleName.STATION:
         raise Refused("key.passphrase", f"a {role} key needs a passphrase")
-    if os.path.lexists(path):
-        raise Refused("key.exists", f"{path} exists already")
+    _check_free(path)
     signer = MemorySigner.generate(algorithm)
     info = KeyInfo(name, person, str(RoleName(role)), signer.key, development)
     der = signer.private_der() if passphrase is None else pkcs8.encrypt(signer, passphrase, os.urandom)
     write_new(path, format_private(info, der, encrypted=passphrase is not None), 0o600)
     return info
+
+
+def create_token_key(
+    path: Path,
+    uri: TokenUri,
+    *,
+    name: str,
+    person: str,
+    role: str,
+    algorithm: Algorithm | None,
+    development: bool,
+    pin: Callable[[], bytes],
+    existing: bool = False,
+) -> tuple[KeyInfo, TokenUri]:
+    """Make a key on a token (`existing`: take one that is there) and store the file that names it at `path`.
+
+    The key is `uri.object`, or `name`. `algorithm` may be None for an existing key, and must be its own otherwise.
+    When the file cannot be written, a key that was made is taken off the token again. Raises as `create_key`, and
+    `key.token`, `key.pin`, `key.pin-locked`.
+    """
+    check_texts(name, person, role)
+    if algorithm is not None:
+        _check_purpose(role, algorithm)
+    _check_free(path)
+    if uri.object is None and (uri.id is None or not existing):
+        uri = replace(uri, object=name)
+    with session(uri, pin, write=not existing) as (token, opened):
+        if existing:
+            found, pair = tokenkeys.existing(token, opened, uri), None
+        else:
+            found, pair = tokenkeys.generate(token, opened, uri, algorithm or Algorithm.ESP256)
+        try:
+            if algorithm is not None and found.key.algorithm is not algorithm:
+                raise Refused("signature.algorithm", f"the key on the token is {found.key.algorithm.label}")
+            _check_purpose(role, found.key.algorithm)
+            info = KeyInfo(name, person, str(RoleName(role)), found.key, development)
+            write_new(path, format_token(info, found.uri), 0o600)
+        except DevguardError:
+            if pair is not None:
+                tokenkeys.destroy(pair)
+            raise
+    return info, found.uri
+
+
+def _check_purpose(role: str, algorithm: Algorithm) -> None:
+    if algorithm not in EMITTED:
+        raise Refused("signature.algorithm", f"devguard makes no {algorithm.label} keys")
+    if role in _SESSION_ROLES and algorithm not in _SESSION_ALGORITHMS:
+        raise Refused("key.purpose", f"a {role} key is ESP256 or Ed25519, not {algorithm.label}")
+
+
+def _check_free(path: Path) -> None:
+    if os.path.lexists(path):
+        raise Refused("key.exists", f"{path} exists already")
+
+
+def is_private(path: Path) -> bool:
+    """Whether a key file leads to a private key, in itself or on a token; errors as `read_info`."""
+    return parse(read_limited(path, MAX_KEY_FILE)).private
 
 
 def parse_info(data: bytes) -> KeyInfo:
@@ -96,13 +174,16 @@ def export_public(info: KeyInfo) -> bytes:
 
 
 def load_signer(path: Path, passphrase: Callable[[], bytes]) -> FileSigner:
-    """The signer of a private key file; `passphrase` is asked only when the file needs one.
+    """The signer of a private key file; `passphrase` is asked only when the file needs one, a PIN for a token's key.
 
     The mode is that of the opened file, links followed. Raises `Refused`: `key.file` (others can reach it, or it
-    is not a regular file), `key.passphrase`; `Malformed("key.malformed")` for a public export, a broken file or a
-    private half that is not the public one's; and what `read_limited` raises.
+    is not a regular file), `key.passphrase`, for a token `key.token`, `key.pin`, `key.pin-locked`;
+    `Malformed("key.malformed")` for a public export, a broken file or a private half that is not the public one's;
+    and what `read_limited` raises.
     """
     text = _read_private(path)
+    if text.token is not None:
+        return tokenkeys.TokenSigner(text.info, text.token, passphrase)
     if text.der is None:
         raise Malformed("key.malformed", f"{path} is a public export and cannot sign")
     if text.encrypted:
@@ -114,7 +195,7 @@ def load_signer(path: Path, passphrase: Callable[[], bytes]) -> FileSigner:
         raise Refused("key.passphrase", f"a {text.info.role} key without a passphrase is not used")
     if opened.key != text.info.key:
         raise Malformed("key.malformed", f"{path}: the private key does not belong to the public key above it")
-    return FileSigner(opened.private, text.info)
+    return OpenedKey(opened.private, text.info)
 
 
 def _read_private(path: Path) -> KeyText:
@@ -129,6 +210,6 @@ def _read_private(path: Path) -> KeyText:
         text = parse(read_descriptor(descriptor, path, MAX_KEY_FILE))
     finally:
         os.close(descriptor)
-    if os.name != "nt" and mode & 0o077 and text.der is not None:
+    if os.name != "nt" and mode & 0o077 and text.private:
         raise Refused("key.file", f"{path} has mode {mode:04o}; others can reach it")
     return text

@@ -1,4 +1,4 @@
-"""The text of a key file: header lines anyone may read, then (in a private file) one PEM block.
+"""The text of a key file: header lines anyone may read, then (in a private file) one PEM block or a token line.
 
     devguard-key: 1              devguard-public-key: 1 in a public export, which has no PEM block
     name: alice-release          what the owner calls the key
@@ -7,6 +7,8 @@
     alg: ESP256
     development: no              yes: never valid in production
     public: pQEC...              COSE_Key, base64url without padding
+
+    token: pkcs11:...            instead of the PEM block: where the private key is (devguard.custody.uri)
 
 The lines are exactly these, in this order. They inform; what counts is what the trust document says of the key.
 """
@@ -22,6 +24,7 @@ from typing import Final
 from devguard.cose.algorithms import Algorithm
 from devguard.cose.keys import CoseKey
 from devguard.cose.roles import RoleName
+from devguard.custody.uri import TokenUri, parse_uri
 from devguard.errors import Malformed
 
 PRIVATE_MARK: Final = "devguard-key"
@@ -31,6 +34,7 @@ MAX_TEXT: Final = 128
 _FIELDS: Final = ("name", "person", "role", "alg", "development", "public")
 _ENCRYPTED: Final = "ENCRYPTED PRIVATE KEY"
 _PLAIN: Final = "PRIVATE KEY"
+_ELSEWHERE: Final = "token: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +55,20 @@ class KeyInfo:
 
 @dataclass(frozen=True, slots=True)
 class KeyText:
-    """A parsed key file. der: the PKCS#8 structure, None in a public export. encrypted: whether it is."""
+    """A parsed key file. der: the PKCS#8 structure, None in a public export. encrypted: whether it is.
+
+    token: where the private key is when it is on a token; `der` is None then.
+    """
 
     info: KeyInfo
     der: bytes | None
     encrypted: bool
+    token: TokenUri | None = None
+
+    @property
+    def private(self) -> bool:
+        """Whether the file leads to a private key."""
+        return self.der is not None or self.token is not None
 
 
 def check_texts(name: str, person: str, role: str) -> None:
@@ -90,6 +103,11 @@ def format_private(info: KeyInfo, der: bytes, encrypted: bool) -> bytes:
     return f"{_lines(PRIVATE_MARK, info)}\n-----BEGIN {label}-----\n{block}\n-----END {label}-----\n".encode()
 
 
+def format_token(info: KeyInfo, uri: TokenUri) -> bytes:
+    """The key file of a key on a token."""
+    return f"{_lines(PRIVATE_MARK, info)}\n{_ELSEWHERE}{uri}\n".encode()
+
+
 def _lines(mark: str, info: KeyInfo) -> str:
     public = base64.urlsafe_b64encode(info.key.encode()).rstrip(b"=").decode()
     mode = "yes" if info.development else "no"
@@ -119,6 +137,8 @@ def parse(data: bytes) -> KeyText:
         if any(rest):
             raise Malformed("key.malformed", "text follows the public key")
         return KeyText(info, None, encrypted=False)
+    if len(rest) > 1 and not rest[0] and rest[1].startswith(_ELSEWHERE):
+        return KeyText(info, None, encrypted=False, token=_token(rest))
     der, encrypted = _pem(rest)
     return KeyText(info, der, encrypted)
 
@@ -140,13 +160,22 @@ def _info(lines: list[str]) -> KeyInfo:
     return KeyInfo(name, person, role, key, development == "yes")
 
 
+def _token(lines: list[str]) -> TokenUri:
+    if any(lines[2:]):
+        raise Malformed("key.malformed", "text follows the token line")
+    uri = parse_uri(lines[1].removeprefix(_ELSEWHERE))
+    if uri.object is None and uri.id is None:
+        raise Malformed("key.uri", "the token line of a key file names a key by object or id")
+    return uri
+
+
 def _pem(lines: list[str]) -> tuple[bytes, bool]:
     while lines and not lines[-1]:
         lines = lines[:-1]
     for label in (_ENCRYPTED, _PLAIN):
         if len(lines) > 3 and lines[:2] == ["", f"-----BEGIN {label}-----"] and lines[-1] == f"-----END {label}-----":
             return _unpack("".join(lines[2:-1]), urlsafe=False), label == _ENCRYPTED
-    raise Malformed("key.malformed", "one PEM block with the private key must follow the header lines")
+    raise Malformed("key.malformed", "one PEM block or one token line must follow the header lines")
 
 
 def _unpack(text: str, *, urlsafe: bool) -> bytes:

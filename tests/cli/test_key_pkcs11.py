@@ -1,0 +1,96 @@
+"""Invariant: a key on a token does on the command line what a key file does; its PIN is nowhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli_support import PASSPHRASE, World, descriptor, devguard, ok
+from softhsm import PIN, Tokens
+
+
+@pytest.fixture
+def pin(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEVGUARD_PASSPHRASE", PIN)
+
+
+def new(name: str, uri: str, *more: object, role: str = "release", person: str = "Remy Release") -> dict[str, Any]:
+    return ok("key", "new", name, "--person", person, "--role", role, "--pkcs11", uri, "--json", *more).json
+
+
+@pytest.mark.usefixtures("pin")
+@pytest.mark.parametrize("alg", ["ESP256", "ESP384", "Ed25519"])
+def test_make_show_export_and_list(tokens: Tokens, tmp_path: Path, alg: str) -> None:
+    uri = tokens.make("vendor")
+    made = new("remy", uri, "--alg", alg)
+    assert made["alg"] == alg
+    assert Path(made["path"]).stat().st_mode & 0o777 == 0o600
+    shown = ok("key", "show", "remy", "--json").json
+    assert shown["fingerprint"] == made["fingerprint"]
+    assert len(shown["words"].split()) == 32
+    public = ok("key", "export", "remy", "--public", "--json").json["public"]
+    assert "pkcs11" not in public
+    listed = ok("key", "list", "--pkcs11", uri, "--json").json["tokens"]
+    assert [one["fingerprint"] for token in listed for one in token["keys"]] == [made["fingerprint"]]
+    assert listed[0]["keys"][0]["uri"] == made["token"]
+    home = ok("key", "list", "--json").json["keys"]
+    assert [(one["name"], one["private"]) for one in home] == [("remy", True)]
+    assert "no token fits" in ok("key", "list", "--pkcs11", tokens.uri("none")).out
+
+
+@pytest.mark.usefixtures("pin")
+def test_a_release_and_a_trust_document_are_signed_by_token_keys(
+    tokens: Tokens, tmp_path: Path, world: World, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = tokens.make("vendor")
+    new("rhea", uri, "--alg", "ESP384", role="root", person="Rhea Root")
+    made = new("remy", uri)
+    init = ["trust", "init", tmp_path / "t", "--root", "rhea", "--threshold", 1, "--expires", "2099-01-01"]
+    init += ["--role", "release=remy:1", "--role", "quality=quality:1", "--json"]
+    assert ok(*init).json["complete"] is True
+    suit = tmp_path / "r.suit"
+    suit.write_bytes(world.suit(tmp_path / "x.suit", signers=()).read_bytes())
+    by_uri = f"{made['token'].partition(';id=')[0]}?module-path={tokens.module}"
+    signed = ok("release", "sign", suit, "--key", by_uri, "--trust", tmp_path / "t" / "current.trust", "--json").json
+    assert signed["signed_by"]["key"] == made["fingerprint"]
+    assert devguard("release", "sign", suit, "--key", "remy", "--json").code == "release.duplicate"
+    monkeypatch.setenv("DEVGUARD_PASSPHRASE", PASSPHRASE)
+    done = ok("release", "sign", suit, "--key", "quality", "--trust", tmp_path / "t" / "current.trust", "--json").json
+    assert done["complete"] is True
+    ok("verify", suit, "--trust", tmp_path / "t" / "current.trust", "--model", "insulin-pump")
+
+
+def test_pins_by_descriptor_and_wrong_ones(tokens: Tokens, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DEVGUARD_PASSPHRASE")
+    uri = tokens.make("vendor")
+    fd = descriptor(f"{PIN}\n")
+    made = new("remy", uri, "--passphrase-fd", fd)
+    os.close(fd)
+    assert PIN not in json.dumps(made)
+    arguments = ("key", "new", "other", "--person", "P", "--role", "release", "--pkcs11")
+    assert devguard(*arguments, uri, "--json").code == "key.passphrase"
+    fd = descriptor("000000\n")
+    refused = devguard(*arguments, uri, "--passphrase-fd", fd)
+    os.close(fd)
+    assert (refused.status, refused.code) == (1, "key.pin")
+    assert devguard(*arguments, f"pkcs11:token=vendor;pin-value={PIN}", "--json").code == "key.uri"
+    assert devguard(*arguments, "nonsense", "--json").status == 3
+    assert [one["name"] for one in ok("key", "list", "--json").json["keys"]] == ["remy"]
+
+
+@pytest.mark.usefixtures("pin")
+def test_a_key_that_is_on_the_token_already_is_named(tokens: Tokens) -> None:
+    uri = tokens.make("vendor")
+    made = new("remy", uri)
+    assert devguard("release", "sign", "x", "--key", tokens.uri("none", object="remy"), "--json").code == "key.token"
+    again = new("same", tokens.uri("vendor", object="remy"), "--existing")
+    assert (again["fingerprint"], again["token"]) == (made["fingerprint"], made["token"])
+    assert devguard("key", "new", "x", "--person", "P", "--role", "release", "--existing").status == 2
+    two_files = devguard("release", "sign", "x", "--key", made["token"], "--json")
+    assert two_files.code == "key.token"
+    refused = devguard("key", "new", "pq", "--person", "P", "--role", "release", "--alg", "ML-DSA-65", "--pkcs11", uri)
+    assert refused.code == "signature.algorithm"
