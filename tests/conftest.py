@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from softhsm import Tokens, absent
+
 settings.register_profile(
     "devguard", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -33,3 +35,12 @@ def vectors() -> Path:
     if not folder.is_dir():
         missing("third-party vectors are not beside this checkout (../shared/vectors)")
     return folder
+
+
+@pytest.fixture
+def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tokens:
+    """A SoftHSM2 with an empty store of its own; the test skips, saying so, where it is not installed."""
+    lacking = absent()
+    if lacking is not None:
+        missing(lacking)
+    return Tokens(tmp_path / "softhsm", monkeypatch)

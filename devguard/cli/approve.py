@@ -90,6 +90,7 @@ def key_approver(signer: Signer, grant_file: Path) -> Approver:
 
 def file_approver(invocation: Invocation, path: Path) -> Approver:
     """The second technician elsewhere: writes PATH.request, then waits for the answer in PATH."""
+    from devguard.cli.files import remove
     from devguard.custody.files import read_limited, write_atomic
     from devguard.session.approval import read_answer
 
@@ -97,7 +98,7 @@ def file_approver(invocation: Invocation, path: Path) -> Approver:
 
     def ask(request: ApprovalRequest) -> tuple[bytes, bytes] | None:
         if not asked:
-            path.unlink(missing_ok=True)
+            remove(path)
             place = path.with_name(path.name + ".request")
             write_atomic(place, request.encode())
             asked.append(request.session_id)

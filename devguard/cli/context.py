@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -34,10 +34,12 @@ class Invocation:
 
     @property
     def home(self) -> Home:
-        """The devguard home of this run (created when first written to)."""
+        """The devguard home of this run, created when first written to; `file.unreadable` where it is closed to us."""
         from devguard.cli.home import Home, default_home
 
-        return Home(self.home_path or default_home())
+        home = Home(self.home_path or default_home())
+        home.check()
+        return home
 
     @staticmethod
     def now() -> int:
@@ -48,11 +50,12 @@ class Invocation:
         """Print a command's one result: `data` as JSON, or `text` (a string, or a function that prints)."""
         self.printed = True
         if self.json:
-            click.echo(json.dumps(data, ensure_ascii=False))
+            line = json.dumps(data, ensure_ascii=False)
+            click.echo(line if line.isprintable() else json.dumps(data))
         elif callable(text):
             text()
-        elif text and not self.quiet:
-            click.echo(text)
+        elif text:
+            click.echo(printed(text))
 
     def say(self, text: str) -> None:
         """A line for people on stdout; silent with --json or -q."""
@@ -62,7 +65,7 @@ class Invocation:
     def note(self, text: str) -> None:
         """A line for people on stderr; silent with -q."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(printed(text), err=True)
 
     def error(self, error: DevguardError, shape: dict[str, Any] | None = None) -> None:
         """Print a failure once, in the form asked for; `shape` is the command's own JSON on refusal."""
@@ -70,8 +73,22 @@ class Invocation:
             fault = {"code": error.code, "message": error.message, "hint": error.hint}
             self.result({**(shape or {}), "error": fault})
         elif not self.json:
-            click.echo(f"error: {error.code}: {error.message}", err=True)
-            click.echo(f"hint: {error.hint}", err=True)
+            click.echo(printed(f"error: {error.code}: {error.message}"), err=True)
+            click.echo(printed(f"hint: {error.hint}"), err=True)
+
+
+def printed(text: str) -> str:
+    """`text` as any terminal and any encoding takes it: what a hostile file or file name smuggles in stays visible.
+
+    Control characters other than line ends, and bytes of a file name that are no UTF-8, become escapes.
+    """
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(char: str) -> str:
+    if char.isprintable() or char == "\n":
+        return char
+    return char.encode("ascii", "backslashreplace").decode() if ord(char) > 0x7F else f"\\x{ord(char):02x}"
 
 
 class VerdictExit(click.exceptions.Exit):
@@ -94,6 +111,25 @@ class Command(click.Command):
             click.Option(["-q", "--quiet", "quiet"], is_flag=True, help="Print only results and errors."),
         ]
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Look at the shared options first: they say how a failure is printed and whose config.toml counts."""
+        invocation = ctx.ensure_object(Invocation)
+        seen, _, _ = self.make_parser(ctx).parse_args(args=list(args))
+        invocation.json = bool(seen.get("as_json")) or invocation.json
+        if isinstance(home := seen.get("home_dir"), str):
+            invocation.home_path = Path(home)
+        helping = self.get_help_option(ctx)
+        if not ctx.resilient_parsing and not (helping is not None and seen.get(helping.name or "")):
+            from devguard.cli.config import option_defaults
+
+            home_of = invocation.home
+            ctx.default_map = option_defaults(home_of.config_file, home_of.config(), ctx)
+        rest = super().parse_args(ctx, args)
+        for param in self.params:
+            if isinstance(param.type, click.types.StringParamType):
+                _refuse_undecodable(ctx, param)
+        return rest
+
     def invoke(self, ctx: click.Context) -> Any:
         """Take the shared options out before the command sees its own."""
         invocation = ctx.ensure_object(Invocation)
@@ -103,6 +139,14 @@ class Command(click.Command):
         if home is not None:
             invocation.home_path = home
         return super().invoke(ctx)
+
+
+def _refuse_undecodable(ctx: click.Context, param: click.Parameter) -> None:
+    """Text that goes into signed objects is UTF-8; a file name may be anything the system takes."""
+    value = ctx.params.get(param.name or "")
+    for text in value if isinstance(value, tuple) else (value,):
+        if isinstance(text, str) and any("\ud800" <= char <= "\udfff" for char in text):
+            raise click.BadParameter("is not UTF-8 text", ctx=ctx, param=param)
 
 
 class LazyGroup(click.Group):
@@ -151,7 +195,7 @@ def passphrase_reader(fd: int | None, what: str, *, confirm: bool = False) -> Ca
         if fd is not None:
             return _read_fd(fd)
         if variable in os.environ:
-            return os.environ[variable].encode()
+            return os.fsencode(os.environ[variable])
         if sys.stdin.isatty():
             answer: str = click.prompt(f"passphrase for {what}", hide_input=True, err=True, confirmation_prompt=confirm)
             return answer.encode()
@@ -162,14 +206,16 @@ def passphrase_reader(fd: int | None, what: str, *, confirm: bool = False) -> Ca
 
 def _read_fd(fd: int) -> bytes:
     try:
-        with os.fdopen(fd, "rb", closefd=False) as stream:
+        # Unbuffered: each key that is opened takes the next line.
+        with os.fdopen(fd, "rb", buffering=0, closefd=False) as stream:
             return stream.readline(4096).rstrip(b"\r\n")
     except OSError as error:
         raise DevguardError("key.passphrase", f"cannot read file descriptor {fd}: {error.strerror}") from error
 
 
+DESCRIPTOR: Final = click.IntRange(0, 1_048_575)
 passphrase_option = click.option(
     "--passphrase-fd",
-    type=int,
+    type=DESCRIPTOR,
     help="File descriptor to read the passphrase from (else DEVGUARD_PASSPHRASE or a prompt).",
 )

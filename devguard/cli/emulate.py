@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 FAULTS = ("self-test", "therapy-active", "battery=PERCENT")
 _SAVE_EVERY = 2.0
+PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # a serial number that is also a folder's name
 
 
 @dataclass(slots=True)
@@ -44,7 +46,7 @@ class Faults:
                 faults.self_test = True
             elif name == "therapy-active" and not value:
                 faults.therapy_active = True
-            elif name == "battery" and value.isdigit() and int(value) <= 100:
+            elif name == "battery" and re.fullmatch(r"[0-9]{1,3}", value) and int(value) <= 100:
                 faults.battery = int(value)
             else:
                 raise click.BadParameter(f"{spec!r} is not one of {', '.join(FAULTS)}", param_hint="--fault")
@@ -110,6 +112,9 @@ def emulate(
 
     known = load_model(model)
     wrong = Faults.of(faults)
+    _check_link(link)
+    if serial is not None and not PLAIN.fullmatch(serial):
+        raise click.BadParameter(f"{serial[:80]!r} is not a plain serial number", param_hint="--serial")
     name = serial or f"{model.split('-')[0].upper()}-{os.urandom(4).hex().upper()}"
     folder = state or invocation.home.make(invocation.home.path / "devices") / name
     with DeviceDirectory(folder, known) as directory:
@@ -119,6 +124,13 @@ def emulate(
         elif serial is not None and directory.identity.serial != serial:
             raise Refused("device.provisioned", f"{folder} belongs to serial {directory.identity.serial}, not {serial}")
         _serve(invocation, directory, link, wrong)
+
+
+def _check_link(link: str) -> None:
+    """A usage error for anything but a pseudo-terminal or a TCP port of this machine."""
+    match = re.fullmatch(r"socket://(?:127\.0\.0\.1|localhost|\[::1\]):([0-9]{1,5})", link)
+    if link != "pty" and (match is None or int(match[1]) > 65_535):
+        raise click.BadParameter(f"{link[:80]!r} is neither pty nor socket://127.0.0.1:PORT", param_hint="--link")
 
 
 def _authority(invocation: Invocation, trust_file: Path | None, authority: str | None, fd: int | None) -> FileSigner:
@@ -199,7 +211,7 @@ def _serve(invocation: Invocation, directory: DeviceDirectory, link: str, faults
     line = PtyLine() if link == "pty" else SocketLine(link)
     ticker = Ticker(directory, therapy)
     try:
-        _announce(line.port, node.model.name, node.identity.serial, directory.path)
+        _announce(invocation, line.port, node.model.name, node.identity.serial, directory.path)
         serve_line(line, node, os.urandom, lambda: bool(stopping), ticker)
     finally:
         line.close()
@@ -219,7 +231,8 @@ def _make_busy(therapy: PumpTherapy | PacingTherapy) -> None:
         therapy.start_session(now)
 
 
-def _announce(port: str, model: str, serial: str, state: Path) -> None:
+def _announce(invocation: Invocation, port: str, model: str, serial: str, state: Path) -> None:
     """The contract's first line, flushed: tools wait for it."""
+    invocation.printed = True
     click.echo(json.dumps({"port": port, "model": model, "serial": serial, "state": str(state)}))
     sys.stdout.flush()

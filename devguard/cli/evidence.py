@@ -45,8 +45,11 @@ def verify(invocation: Invocation, reference: str | None) -> None:
     from devguard.evidence.verify import verify_log
 
     folder = _folder(invocation)
-    key = invocation.home.key_info(reference or "station").key
+    # A file "station" in the folder one happens to be in is not this station's key.
+    key = invocation.home.key_info(reference or str(invocation.home.station_public())).key
     report = verify_log(folder, key)
+    if reference is None:
+        _remembered(invocation, report.records)
     head = report.checkpoint
     data: dict[str, Any] = {
         "ok": True,
@@ -61,6 +64,18 @@ def verify(invocation: Invocation, reference: str | None) -> None:
     if report.interrupted:
         text += "\na writer was cut off before its record counted; the next record settles that"
     invocation.result(data, text)
+
+
+def _remembered(invocation: Invocation, records: int) -> None:
+    """A log that was removed and begun anew is whole in itself: only the station's memory tells."""
+    from devguard.cli.memory import peek
+
+    memory = peek(invocation.home)
+    if memory is not None and memory.records > records:
+        raise Refused(
+            "log.truncated",
+            f"record {records}: the station remembers {memory.records} records or more, it has {records}",
+        )
 
 
 def _folder(invocation: Invocation) -> Path:

@@ -83,6 +83,14 @@ def private_copy(path: Path) -> BinaryIO:
     return copy
 
 
+def remove(path: Path) -> None:
+    """Take away a file that may be there; `file.unreadable` when the system says no."""
+    try:
+        path.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise file_error(path, error) from None
+
+
 def inside(folder: Path, relative: str) -> Path:
     """`relative` inside `folder`, every link followed and still inside; `description.path` / `file.missing`."""
     try:

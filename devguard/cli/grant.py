@@ -281,12 +281,11 @@ def device_view(one: Grant, model: str | None, serial: str | None, site: str | N
     name = only(one.scope.models, model)
     clock = load_model(name).facts.clock if name else Clock.RTC
     where = site or next((name for name in sorted(one.scope.sites) if name != "*"), None)
-    # A bench has a clock of its own; whether the device's floor agrees, the device judges.
     return DeviceView(
         model=name,
         serial=only(one.scope.serials, serial),
         site=where,
-        clock=Clock.RTC if clock is Clock.NONE and one.scope.device_nonce is not None else clock,
+        clock=clock,
         epoch=one.scope.epoch,
         nonces=None,
     )

@@ -2,7 +2,9 @@
 
     keys/NAME.key, keys/NAME.pub    encrypted private keys and public exports
     keys/station.key                this station's own Ed25519 key, made at first use; it signs only checkpoints
-    trust/current.trust             the trust document in use: the first complete one, until a person replaces it
+    trust/current.trust             the trust document in use: the first complete one, then what follows from it
+    trust/N.trust                   every version that was in use here
+    memory.cbor                     what must not be forgotten; the evidence log says whether it is the right one
     grants/*.grant                  grants received
     evidence/                       the log and its checkpoint, nothing else
     config.toml                     defaults for options: [push] port = "..."
@@ -14,11 +16,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from devguard.custody.files import file_error
+from devguard.custody.uri import is_token_uri
 from devguard.errors import DevguardError, Malformed, Refused
 
 if TYPE_CHECKING:
@@ -58,6 +62,15 @@ class Home:
         return self.path / "trust" / "current.trust"
 
     @property
+    def memory_file(self) -> Path:
+        """What this station remembers."""
+        return self.path / "memory.cbor"
+
+    def trust_version(self, number: int) -> Path:
+        """Where version `number` of the trust document is kept."""
+        return self.trust_file.parent / f"{number}.trust"
+
+    @property
     def grants(self) -> Path:
         """Folder of grants."""
         return self.path / "grants"
@@ -66,6 +79,21 @@ class Home:
     def evidence_folder(self) -> Path:
         """Folder of the evidence log."""
         return self.path / "evidence"
+
+    @property
+    def config_file(self) -> Path:
+        """Defaults for options."""
+        return self.path / "config.toml"
+
+    def check(self) -> None:
+        """Return when the home can be looked into, whether or not it exists yet; else `Refused("file.unreadable")`."""
+        try:
+            os.stat(self.config_file)
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise Refused("file.unreadable", f"cannot look into the home {self.path}: {reason}") from error
 
     def make(self, folder: Path) -> Path:
         """Create a folder of the home, readable by its owner only."""
@@ -77,8 +105,8 @@ class Home:
         return folder
 
     def config(self) -> dict[str, Any]:
-        """Defaults for options from config.toml, as click's default map; {} without the file."""
-        path = self.path / "config.toml"
+        """What config.toml holds, not yet checked against any option; {} without the file."""
+        path = self.config_file
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -89,22 +117,42 @@ class Home:
 
         try:
             return tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise Malformed("config.malformed", f"{path}: {error}") from error
+        except (ValueError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise Malformed("config.malformed", f"{path}: {reason}") from None
 
     # keys
 
     def key_path(self, reference: str) -> Path:
-        """The file a KEY argument means: a path that exists, or NAME in keys/ (the private file first)."""
-        as_path = Path(reference)
-        if as_path.is_file():
-            return as_path
+        """The file a KEY argument means: a path that exists, NAME in keys/ (the private file first), or the file in
+        keys/ of the key that a `pkcs11:` URI means: person and role stand in files, not on tokens."""
+        if is_token_uri(reference):
+            return self._token_file(reference)
+        candidates = [Path(reference)]
         if os.sep not in reference:
-            for suffix in KEY_SUFFIXES:
-                candidate = self.keys / f"{reference}{suffix}"
+            candidates += [self.keys / f"{reference}{suffix}" for suffix in KEY_SUFFIXES]
+        for candidate in candidates:
+            try:
                 if candidate.is_file():
                     return candidate
+            except OSError as error:  # a name too long, a folder that may not be entered
+                raise file_error(candidate, error) from None
         raise Malformed("file.missing", f"no key {reference!r}: neither a file nor a name in {self.keys}")
+
+    def _token_file(self, uri: str) -> Path:
+        from devguard.custody.keyfile import read_info
+        from devguard.custody.tokenkeys import public_on
+        from devguard.custody.uri import parse_uri
+
+        key = public_on(parse_uri(uri))
+        found = [path for path in self.private_keys() if read_info(path).key == key]
+        if len(found) != 1:
+            raise Refused(
+                "key.token",
+                f"{len(found) or 'no'} files in {self.keys} say whose key {key.fingerprint[:16]} on the token is",
+                "make one: `devguard key new NAME --person PERSON --role ROLE --pkcs11 URI --existing`",
+            )
+        return found[0]
 
     def key_info(self, reference: str) -> KeyInfo:
         """Public half, person and role of a key, private file or public export."""
@@ -113,7 +161,7 @@ class Home:
         return read_info(self.key_path(reference))
 
     def signer(self, reference: str, passphrase: Callable[[str], bytes]) -> FileSigner:
-        """The signer of a KEY argument; the passphrase is asked for by the key's name."""
+        """The signer of a KEY argument; the passphrase, or the PIN of its token, is asked for by the key's name."""
         from devguard.custody.keyfile import load_signer
 
         path = self.key_path(reference)
@@ -122,6 +170,11 @@ class Home:
     def private_keys(self) -> list[Path]:
         """All private key files in keys/, in name order."""
         return sorted(self.keys.glob("*.key")) if self.keys.is_dir() else []
+
+    def key_files(self) -> list[Path]:
+        """All key files in keys/, private and public, in name order."""
+        found = {path for suffix in KEY_SUFFIXES for path in self.keys.glob(f"*{suffix}")} if self.keys.is_dir() else ()
+        return sorted(found)
 
     def one_key(self, role: str) -> Path:
         """The only private key of a role in keys/; refuses when there are none or several."""
@@ -135,6 +188,11 @@ class Home:
                 "say which with --key",
             )
         return found[0]
+
+    def station_public(self) -> Path:
+        """Where the public half of this station's own key stands: its key file, or an export of it."""
+        private, public = self.keys / f"{STATION}.key", self.keys / f"{STATION}.pub"
+        return public if public.is_file() and not private.is_file() else private
 
     def station(self) -> FileSigner:
         """This station's own key, made at first use. It has no passphrase: it signs while nobody sits here."""
@@ -170,24 +228,59 @@ class Home:
     def trust(self, given: Path | None) -> TrustDocument:
         """The trust document given, or the one kept; vouched for by its own root, its time not yet judged.
 
-        Raises `Refused("trust.missing")` without either, and what `read_trust` raises.
+        The one kept is compared with what this station remembers. Raises `Refused("trust.missing")` without either,
+        `Refused("trust.rollback")` for a kept one that was set back, and what `read_trust` raises.
         """
         from devguard.custody.files import read_limited
         from devguard.trust.document import read_trust
 
         if given is None and not self.trust_file.is_file():
             raise Refused("trust.missing", f"no trust document: none was given and {self.trust_file} does not exist")
-        return read_trust(read_limited(given or self.trust_file, TRUST_LIMIT))
+        document = read_trust(read_limited(given or self.trust_file, TRUST_LIMIT))
+        if given is None and self.memory_file.is_file():
+            from devguard.cli.memory import check_trust
+
+            check_trust(self, document)
+        return document
 
     def keep_trust(self, data: bytes) -> bool:
         """Keep a trust document as the one in use if none is kept yet; whether it was kept."""
         from devguard.custody.files import write_atomic
+        from devguard.trust.document import read_trust
 
         if self.trust_file.exists():
             return False
         self.make(self.trust_file.parent)
+        self.keep_version(read_trust(data).version, data)
         write_atomic(self.trust_file, data)
         return True
+
+    def keep_version(self, number: int, data: bytes) -> None:
+        """Keep a vouched-for document among the versions that were in use here."""
+        from devguard.custody.files import write_atomic
+
+        write_atomic(self.trust_version(number), data)
+
+    def follow_trust(self, chain: Iterable[bytes], now: int) -> TrustDocument:
+        """Follow a chain of documents, oldest first, from the one kept; the newest is in use on return.
+
+        Nothing changes unless the whole chain holds. Raises as `trust` and `devguard.trust.chain.follow`.
+        """
+        from devguard.custody.files import write_atomic
+        from devguard.trust.chain import Walk
+
+        walk, newer = Walk.start(self.trust(None)), []
+        for data in chain:
+            reached = walk.step(data)
+            if reached.newest is not walk.newest:
+                newer.append((reached.newest.version, data))
+            walk = reached
+        newest = walk.finish(now)
+        for number, data in newer:
+            self.keep_version(number, data)
+        if walk.data is not None:
+            write_atomic(self.trust_file, walk.data)
+        return newest
 
     def grant_files(self) -> list[Path]:
         """All grants kept, in name order."""

@@ -6,13 +6,14 @@ Used by `verify`, `push` and the demo alike, so that what one accepts the other 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from devguard.cli.files import open_input, payload_reader
+from devguard.cli.times import SEQUENCE
 from devguard.errors import DevguardError, Malformed, Refused
 from devguard.manifest.envelope import Envelope, read_envelope
 from devguard.manifest.release import ReleaseFacts, release_facts
@@ -23,16 +24,19 @@ if TYPE_CHECKING:
     from devguard.manifest.release import ComponentFacts
     from devguard.trust.document import TrustDocument
 
+Ranges = Sequence[tuple[int, int]]
+
 
 @dataclass(slots=True)
 class Judged:
     """A verdict with what it was about. `payloads`: component id -> reader of its flat image, while the file is open;
-    `measured`: what was measured of each."""
+    `measured`: what was measured of each; `notes`: what was left out of an image on a person's word."""
 
     verdict: Verdict
     envelope: Envelope | None
     payloads: dict[str, BinaryIO]
     measured: dict[str, Measured]
+    notes: tuple[str, ...] = ()
 
 
 def target_of(model: str | None, serial: str | None, installed: str | None, revision: str | None = None) -> Target:
@@ -42,7 +46,7 @@ def target_of(model: str | None, serial: str | None, installed: str | None, revi
         from devguard.device.models import load_model
 
         facts = load_model(model).facts
-    sequence = int(installed) if installed is not None and installed.isdigit() else None
+    sequence = int(installed) if installed is not None and SEQUENCE.fullmatch(installed) else None
     version = installed if installed is not None and sequence is None else None
     return Target(model=facts, serial=serial, revision=revision, installed_sequence=sequence, installed_version=version)
 
@@ -56,10 +60,12 @@ def judge_file(
     stack: ExitStack,
     envelope_path: Path | None = None,
     opened: BinaryIO | None = None,
+    ignore: Ranges = (),
 ) -> Judged:
     """The verdict on a `.suit` file, or on a bare image with its envelope beside it.
 
-    `opened`: an open copy of `path` to use instead of the path. A file that cannot be opened raises; whatever it
+    `opened`: an open copy of `path` to use instead of the path. `ignore`: half-open address ranges of a bare Intel HEX
+    image that a person lets pass though no signature covers them. A file that cannot be opened raises; whatever it
     contains becomes a verdict. Readers stay open until `stack` closes.
     """
     file = opened if opened is not None else stack.enter_context(open_input(path))
@@ -71,10 +77,15 @@ def judge_file(
         return Judged(refused_form(error), None, {}, {})
     payloads: dict[str, BinaryIO] = {}
     measured: dict[str, Measured] = {}
+    notes: tuple[str, ...] = ()
     unread: DevguardError | None = None
     try:
         facts = release_facts(envelope)
-        payloads = _payloads(envelope, facts, carrier, file if envelope_path is not None else None, target)
+        if envelope_path is not None and len(facts.components) == 1:
+            bare, notes = _bare(file, facts, target, ignore)
+            payloads = {facts.components[0].id: bare}
+        else:
+            payloads = _integrated(envelope, facts, carrier)
         measured = _measure(facts, payloads)
     except DevguardError as error:
         if error.code.startswith("file."):
@@ -87,30 +98,30 @@ def judge_file(
     after = os.fstat(file.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise Refused("file.changed", f"{path} changed while it was verified")
-    return Judged(verdict, envelope, payloads, measured)
+    return Judged(verdict, envelope, payloads, measured, notes)
 
 
-def _payloads(
-    envelope: Envelope, facts: ReleaseFacts, carrier: BinaryIO, image: BinaryIO | None, target: Target
-) -> dict[str, BinaryIO]:
+def _integrated(envelope: Envelope, facts: ReleaseFacts, carrier: BinaryIO) -> dict[str, BinaryIO]:
     found: dict[str, BinaryIO] = {}
     for component in facts.components:
         integrated = payload_reader(carrier, envelope, component.uri)
-        if image is not None and len(facts.components) == 1:
-            found[component.id] = _bare(image, facts, target)
-        elif integrated is not None:
+        if integrated is not None:
             found[component.id] = integrated  # type: ignore[assignment]  # a RawIOBase reads like a BinaryIO
     return found
 
 
-def _bare(image: BinaryIO, facts: ReleaseFacts, target: Target) -> BinaryIO:
-    """A bare image as it was signed: a text format is flattened over the model's flash range."""
+def _bare(image: BinaryIO, facts: ReleaseFacts, target: Target, ignore: Ranges) -> tuple[BinaryIO, tuple[str, ...]]:
+    """A bare image as it was signed, and what was left out of it.
+
+    A text format is flattened over the model's flash range. Records outside it were never signed, and a programmer
+    would write them all the same: they refuse (`image.range`) unless a person named their range, and then they show.
+    """
     from devguard.image.kind import HEAD_SIZE, Kind, recognise
 
     head = image.read(HEAD_SIZE)
     image.seek(0)
     if recognise(head) is not Kind.IHEX:
-        return image
+        return image, ()
     from devguard.device.models import load_model
     from devguard.image.flat import flatten
 
@@ -118,9 +129,8 @@ def _bare(image: BinaryIO, facts: ReleaseFacts, target: Target) -> BinaryIO:
     model = target.model or (load_model(name).facts if name is not None else None)
     if model is None:
         raise Malformed("image.format", "an Intel HEX image is judged over a model's flash range", "say --model")
-    end = model.flash.base + model.flash.size
-    outside = [(low, high) for low, high in ((0, model.flash.base), (end, 1 << 32)) if low < high]
-    return flatten(image, flash=model.flash, ignore=outside).reader
+    flat = flatten(image, flash=model.flash, ignore=ignore)
+    return flat.reader, flat.notes
 
 
 def _measure(facts: ReleaseFacts, payloads: Mapping[str, BinaryIO]) -> dict[str, Measured]:

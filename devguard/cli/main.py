@@ -12,19 +12,21 @@ from pathlib import Path
 
 import click
 
-from devguard.cli.context import Invocation, LazyGroup
+from devguard.cli.context import Invocation, LazyGroup, printed
 from devguard.errors import DevguardError, Exit
 
 _CLI = "devguard.cli"
 TABLE: dict[str, tuple[str, str, str]] = {
     "demo": (f"{_CLI}.demo", "demo", "The whole story on an emulated device, then six attacks that fail."),
     "status": (f"{_CLI}.status", "status", "Grants, trust, ports: what can be done from here now."),
+    "doctor": (f"{_CLI}.doctor", "doctor", "Clock, system, disk, key files, ports, versions: what is wrong here."),
     "explain": (f"{_CLI}.explain", "explain", "What a refusal code means and what to do."),
-    "key": (f"{_CLI}.key", "key", "Make, show and export keys."),
+    "key": (f"{_CLI}.key", "key", "Make, show, list and export keys; the root's ceremony."),
     "trust": (f"{_CLI}.trust", "trust", "The trust document: who may sign what."),
     "release": (f"{_CLI}.release", "release", "Describe, build and sign a release."),
     "verify": (f"{_CLI}.verify", "verify", "Is this release good, and why."),
     "inspect": (f"{_CLI}.inspect", "inspect", "What a file is, field by field, and what is wrong with it."),
+    "shelf": (f"{_CLI}.shelf", "shelf", "A repository of releases: made, followed, carried on a stick."),
     "grant": (f"{_CLI}.grant", "grant", "Who may push what, where, until when."),
     "device": (f"{_CLI}.device", "device", "Find devices and ask them who they are."),
     "push": (f"{_CLI}.push", "push", "Push a release to a device."),
@@ -54,20 +56,28 @@ TABLE: dict[str, tuple[str, str, str]] = {
 @click.pass_context
 def devguard(ctx: click.Context, home_dir: Path | None) -> None:
     """Signed firmware for pacemaker programmers and insulin pumps, pushed only by technicians the device accepts."""
-    invocation = ctx.ensure_object(Invocation)
-    invocation.home_path = home_dir
-    ctx.default_map = invocation.home.config()
+    ctx.ensure_object(Invocation).home_path = home_dir
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point: run, map whatever happens to the contract's exit status, exit."""
     invocation = Invocation()
     status = _run(list(sys.argv[1:] if args is None else args), invocation)
+    sys.exit(max(int(status), _flushed()))
+
+
+def _flushed() -> int:
+    """0 when all that was printed is out, or nobody reads it; `RETRY` when a full disk took it: no result was given."""
+    if sys.stdout is None:  # started with standard output closed
+        return Exit.DONE
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(int(status))
+        return Exit.DONE if isinstance(error, BrokenPipeError) else Exit.RETRY
+    return Exit.DONE
 
 
 def _run(args: list[str], invocation: Invocation) -> int:
@@ -80,7 +90,10 @@ def _run(args: list[str], invocation: Invocation) -> int:
     except click.exceptions.Exit as done:
         return done.exit_code
     except click.ClickException as error:
-        click.echo(f"error: {error.format_message()}", err=True)
+        if isinstance(error, click.exceptions.NoArgsIsHelpError):
+            click.echo(error.format_message(), err=True)
+            return Exit.USAGE
+        click.echo(printed(f"error: {error.format_message()}"), err=True)
         hint = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "devguard"
         click.echo(f"hint: {hint} --help", err=True)
         return Exit.USAGE
@@ -88,7 +101,7 @@ def _run(args: list[str], invocation: Invocation) -> int:
         click.echo("\nerror: interrupted; state is safe, nothing is half-written", err=True)
         return Exit.INTERRUPTED
     except BrokenPipeError:
-        return Exit.DONE
+        return Exit.RETRY  # cut off before the end: nothing may read this as done
     except Exception as error:  # noqa: BLE001 (the one place: a bug must not look like an answer)
         return _bug(error, invocation)
 

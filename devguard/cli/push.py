@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
+from devguard.cli.context import DESCRIPTOR, Command, Invocation, passphrase_option, passphrase_reader
 from devguard.cli.line import BAUD, choose_port
 from devguard.cli.record import Note, recorded
 from devguard.errors import DevguardError, DeviceRefused, Refused
@@ -83,7 +84,7 @@ class Wish:
 @click.option("--dry-run", is_flag=True, help="Verify and check everything a bench can; open no port.")
 @click.option("--reason", help="Why, for the record.")
 @click.option("--work-order", help="Work order, for the record.")
-@click.option("--second-passphrase-fd", type=int, help="File descriptor for the second key's passphrase.")
+@click.option("--second-passphrase-fd", type=DESCRIPTOR, help="File descriptor for the second key's passphrase.")
 @passphrase_option
 @click.pass_obj
 def push(invocation: Invocation, /, **options: Any) -> None:
@@ -174,7 +175,10 @@ class Pusher:
         if self.wish.grant is not None:
             one = read_grant(read_limited(self.wish.grant, GRANT_LIMIT))
         else:
-            kept = [read_grant(read_limited(path, GRANT_LIMIT)) for path in home.grant_files()]
+            kept = []
+            for path in home.grant_files():
+                with contextlib.suppress(DevguardError):  # what cannot be read does not fit; `status` shows it
+                    kept.append(read_grant(read_limited(path, GRANT_LIMIT)))
             fitting = [
                 item
                 for item in kept
@@ -198,6 +202,8 @@ class Pusher:
         from devguard.grant.claims import Action
 
         view = device_view(one, release.model, self.wish.serial, None)
+        if self.note.memory is not None:
+            view = replace(view, spent=self.note.memory.spent)
         checked = check_grant(
             one, trust=trust, now=self.invocation.now(), device=view, action=Action.UPDATE, holder=signer.key
         )
@@ -224,6 +230,7 @@ class Pusher:
         with SerialDriver.open(port, wish.baud) as driver:
             runner = runner_on(driver, baud=wish.baud)
             before = self._before(runner, bench)
+            bench = replace(bench, serial=before.serial)  # from here on this very device, or none
             note.device = before.serial
             release, envelope = self._for_device(trust, judged, before)
             payload = image_of(judged, release.components[0])
@@ -232,6 +239,7 @@ class Pusher:
             with progress_bar(self.invocation, release.size) as progress:
                 session = UpdateSession(release, checked, bench, sever(envelope), payload, self._approver(), progress)
                 self._patiently(lambda: runner.run(session.push()))
+            note.remember.append(lambda memory: memory.with_push(release, checked))
             seconds = time.monotonic() - started
             self.invocation.note("the device boots the new image on trial ...")
             report, signed = self._report(runner, bench)

@@ -1,29 +1,34 @@
 """Evidence of what the command line does: a record is durable before the action it describes takes effect.
 
-`recorded` opens the log first, so that a log that cannot be written stops the command. `commit` writes the record of
-an action about to take effect; a refusal on the way is recorded instead, once.
+`recorded` opens the log first, so that a log that cannot be written stops the command, and compares it with what the
+station remembers. `commit` writes the record of an action about to take effect, and with it what is to be remembered;
+a refusal on the way is recorded instead, once.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from devguard.cli.context import Invocation
-from devguard.errors import DevguardError
+from devguard.errors import DevguardError, DeviceRefused
 
 if TYPE_CHECKING:
+    from devguard.cli.home import Home
+    from devguard.cli.memory import Memory
     from devguard.evidence.log import EvidenceLog
-    from devguard.evidence.record import DigestOf
+    from devguard.evidence.record import DigestOf, Record
 
 
 @dataclass(slots=True)
 class Note:
-    """The record of one command, filled in as it learns."""
+    """The record of one command, filled in as it learns. `remember`: what the command adds to the station's memory;
+    `memory`: what it found there, None while that is not proven."""
 
+    home: Home
     log: EvidenceLog
     now: int
     action: str
@@ -34,6 +39,16 @@ class Note:
     digests: dict[DigestOf, bytes] = field(default_factory=dict)
     details: dict[str, str] = field(default_factory=dict)
     written: bool = False
+    memory: Memory | None = None
+    remember: list[Callable[[Memory], Memory]] = field(default_factory=list)
+
+    def recall(self) -> None:
+        """Compare the station's memory with the log and the clock with the memory; raises as `cli.memory.recall`."""
+        from devguard.cli.memory import check_clock, recall
+
+        memory = recall(self.home, self.log.checkpoint.origin)
+        check_clock(memory, self.now)
+        self.memory = memory
 
     def manifest(self, digest: bytes) -> None:
         """Name the release by its manifest digest."""
@@ -49,38 +64,57 @@ class Note:
 
     def commit(self, code: str | None = None, *, action: str | None = None) -> None:
         """Write the record now, durable on return. `code`: the refusal, None for done."""
-        from devguard.evidence.record import Record
 
-        self.log.append(
-            Record.make(
-                time=self.now,
-                actor=self.actor,
-                action=action or self.action,
-                request=self.request,
-                device=self.device,
-                release=self.release,
-                code=code,
-                digests=self.digests,
-                details=self.details,
-            )
-        )
+        def record(memory: bytes | None) -> Record:
+            return self.record(code, action, memory)
+
+        if self.memory is None:
+            self.log.append(record(None))
+        else:
+            from devguard.cli.memory import append
+
+            self.memory = append(self.home, self.log, record, self.now, self._learnt)
+        self.remember.clear()
         self.written = True
+
+    def _learnt(self, memory: Memory) -> Memory:
+        for change in self.remember:
+            memory = change(memory)
+        return memory
+
+    def record(self, code: str | None, action: str | None, memory: bytes | None) -> Record:
+        from devguard.evidence.record import DigestOf, Record
+
+        return Record.make(
+            time=self.now,
+            actor=self.actor,
+            action=action or self.action,
+            request=self.request,
+            device=self.device,
+            release=self.release,
+            code=code,
+            digests={**self.digests, **({DigestOf.MEMORY: memory} if memory is not None else {})},
+            details=self.details,
+        )
 
 
 @contextmanager
 def recorded(invocation: Invocation, action: str, *, actor: str | None = None) -> Iterator[Note]:
     """A command's record: its own `commit`, or the refusal that ended it, or at the latest its end."""
-    log = invocation.home.evidence()
-    note = Note(log, invocation.now(), action, actor or operator(), os.urandom(8).hex())
+    home = invocation.home
+    note = Note(home, home.evidence(), invocation.now(), action, actor or operator(), os.urandom(8).hex())
     try:
+        note.recall()
         yield note
     except DevguardError as error:
-        if not error.code.startswith("log."):
+        if isinstance(error, DeviceRefused) or not error.code.startswith("log."):
             note.details["why"] = error.message
+            note.remember.clear()  # what did not happen is not remembered
             note.commit(error.code)
         raise
     except KeyboardInterrupt:
         note.details["why"] = "interrupted"
+        note.remember.clear()
         note.commit("internal.interrupted")
         raise
     if not note.written:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
+from devguard.cli.publish import publish
 from devguard.cli.record import recorded
 from devguard.errors import DevguardError, Malformed, Refused
 
 if TYPE_CHECKING:
+    from devguard.cose.keys import CoseKey
+    from devguard.custody.keyfile import KeyInfo
     from devguard.image.flat import FlatImage
     from devguard.image.measure import Measured
     from devguard.manifest.description import ComponentDescription, ReleaseDescription
@@ -128,54 +132,144 @@ def build(invocation: Invocation, description: Path, out: Path, detached: bool) 
 
 @release.command("sign", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--key", "reference", required=True, metavar="KEY", help="A release or quality key, by file or name.")
+@click.option("--key", "reference", metavar="KEY", help="A release or quality key, by file, name or pkcs11: URI.")
 @click.option("--trust", "trust_file", type=click.Path(path_type=Path), help="To show what is still missing.")
+@click.option("--digest-only", is_flag=True, help="Write what a signer elsewhere needs: digest and manifest, no image.")
+@click.option("--attach", type=click.Path(path_type=Path), metavar="SIG", help="Add a signature made elsewhere.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the signature (or the digest) to this file.")
 @passphrase_option
 @click.pass_obj
 def sign(
-    invocation: Invocation, file: Path, reference: str, trust_file: Path | None, passphrase_fd: int | None
+    invocation: Invocation,
+    file: Path,
+    reference: str | None,
+    trust_file: Path | None,
+    digest_only: bool,
+    attach: Path | None,
+    out: Path | None,
+    passphrase_fd: int | None,
 ) -> None:
-    """Add one person's signature to FILE and show what is still missing."""
-    from devguard.cose.sign import sign1
-    from devguard.manifest.envelope import add_signature, check_digest, signature_payload
+    """Add one person's signature to FILE and show what is still missing.
 
-    signer = invocation.home.signer(reference, lambda name: passphrase_reader(passphrase_fd, name)())
-    if signer.info.role not in ("release", "quality"):
-        raise Refused(
-            "key.purpose", f"{reference} is a {signer.info.role} key; releases are signed by release and quality keys"
-        )
+    Where the key is on a machine that never sees the release: --digest-only writes FILE.digest; there, sign it with
+    --key and -o SIG; here, --attach SIG adds the signature after it has verified.
+    """
+    if digest_only and attach is not None:
+        raise click.UsageError("--digest-only and --attach are two different steps")
     trust = _trust_if_any(invocation, trust_file)
-    with recorded(invocation, "release.sign", actor=signer.info.person) as note:
-        from devguard.cli.files import open_input
+    if digest_only:
+        _digest_only(invocation, file, reference, trust, out)
+        return
+    if attach is not None:
+        if out is not None:
+            raise click.UsageError("--attach writes into FILE; -o goes with a signature or a digest")
+        _attach(invocation, file, attach, reference, trust)
+        return
+    if reference is None:
+        raise click.UsageError("Missing option '--key' / --digest-only / --attach")
+    signer = invocation.home.signer(reference, lambda name: passphrase_reader(passphrase_fd, name)())
+    _check_role(reference, signer.info)
 
-        with open_input(file) as stream:
-            from devguard.manifest.envelope import read_envelope
+    def make(envelope: Envelope) -> bytes:
+        from devguard.cose.sign import sign1
+        from devguard.manifest.envelope import signature_payload
 
-            envelope = read_envelope(stream)
-            check_digest(envelope)
-            note.manifest(envelope.manifest_digest)
-            _refuse_second(envelope, signer.key.thumbprint, signer.info.person, trust)
-            block = sign1(signer, signature_payload(envelope), typ=None, detached=True).encode()
-            note.commit()
-            _rewrite(file, stream, add_signature(envelope, block))
-            signed = add_signature(envelope, block)
+        _refuse_second(envelope, signer.key.thumbprint, signer.info.person, trust)
+        return sign1(signer, signature_payload(envelope), typ=None, detached=True).encode()
+
+    who = (signer.info.person, signer.info.role, signer.key)
+    _add(invocation, file, who, trust, make, out)
+
+
+def _check_role(reference: str, info: KeyInfo) -> None:
+    if info.role not in ("release", "quality"):
+        raise Refused(
+            "key.purpose", f"{reference} is a {info.role} key; releases are signed by release and quality keys"
+        )
+
+
+def _digest_only(
+    invocation: Invocation, file: Path, reference: str | None, trust: TrustDocument | None, out: Path | None
+) -> None:
+    from devguard.cli.files import open_input
+    from devguard.cli.release_apart import summary, summary_lines, target, without_payload
+    from devguard.custody.files import write_atomic
+    from devguard.manifest.envelope import read_envelope
+
+    with open_input(file) as stream:
+        envelope = read_envelope(stream)
+    facts = summary(envelope)
+    if reference is not None:
+        info = invocation.home.key_info(reference)
+        _check_role(reference, info)
+        _refuse_second(envelope, info.key.thumbprint, info.person, trust)
+    path = target(file, out, ".digest")
+    write_atomic(path, without_payload(envelope))
+    lines = [f"for a signer elsewhere: {path}", *summary_lines(facts)]
+    lines.append(f"there: devguard release sign {path.name} --key KEY -o {path.stem}.sig")
+    lines.append(f"then here: devguard release sign {file} --attach {path.stem}.sig")
+    invocation.result({"path": str(path), **facts}, "\n".join(lines))
+
+
+def _attach(
+    invocation: Invocation, file: Path, attach: Path, reference: str | None, trust: TrustDocument | None
+) -> None:
+    from devguard.cli.release_apart import read_signature, signer_of
+    from devguard.manifest.envelope import signature_payload
+
+    block, message = read_signature(attach)
+    given = None if reference is None else invocation.home.key_info(reference)
+    who = signer_of(message, None if given is None else (given.person, given.role, given.key), trust)
+
+    def make(envelope: Envelope) -> bytes:
+        _refuse_second(envelope, who[2].thumbprint, who[0], trust)
+        message.verify(who[2], payload=signature_payload(envelope))
+        return block
+
+    _add(invocation, file, who, trust, make, None)
+
+
+def _add(
+    invocation: Invocation,
+    file: Path,
+    who: tuple[str, str, CoseKey],
+    trust: TrustDocument | None,
+    make: Callable[[Envelope], bytes],
+    out: Path | None,
+) -> None:
+    """Make one signature of `who`, into FILE or (with `out`) a file of its own; recorded before it takes effect."""
+    from devguard.cli.files import open_input
+    from devguard.cli.release_apart import summary, summary_lines, target
+    from devguard.custody.files import write_atomic
+    from devguard.manifest.envelope import add_signature, check_digest, read_envelope
+
+    with recorded(invocation, "release.sign", actor=who[0]) as note, open_input(file) as stream:
+        envelope = read_envelope(stream)
+        check_digest(envelope)
+        note.manifest(envelope.manifest_digest)
+        facts = None if out is None else summary(envelope)
+        path = file if out is None else target(file, out, ".sig")
+        block = make(envelope)
+        signed = add_signature(envelope, block)
+        note.commit()
+        if out is None:
+            _rewrite(file, stream, signed)
+        else:
+            write_atomic(path, block)
     state = _missing(signed, trust, invocation.now()) if trust is not None else None
-    people = [(signer.info.person, signer.info.role, signer.algorithm.label)]
-    invocation.result(
-        {
-            "path": str(file),
-            "signed_by": {
-                "person": people[0][0],
-                "role": people[0][1],
-                "alg": people[0][2],
-                "key": signer.key.fingerprint,
-            },
-            "signatures": len(signed.auth_blocks),
-            "complete": None if state is None else bool(state),
-            "missing": None if state is None or state else state.explanation,
-        },
-        _signed_text(file, people[0], state),
-    )
+    person, role, key = who
+    result = {
+        "path": str(path),
+        "signed_by": {"person": person, "role": role, "alg": key.algorithm.label, "key": key.fingerprint},
+        "signatures": len(signed.auth_blocks),
+        "complete": None if state is None else bool(state),
+        "missing": None if state is None or state else state.explanation,
+    }
+    text = _signed_text(path, (person, role, key.algorithm.label), state)
+    if facts is not None:
+        result["signed"] = facts
+        text = "\n".join([*summary_lines(facts), text, f"there: devguard release sign FILE.suit --attach {path.name}"])
+    invocation.result(result, text)
 
 
 def _signed_text(file: Path, who: tuple[str, str, str], state: ReleaseQuorum | None) -> str:
@@ -248,3 +342,6 @@ def _rewrite(file: Path, stream: BinaryIO, envelope: Envelope) -> None:
 
     readers: dict[str, Any] = {name: payload_reader(stream, envelope, name) for name in envelope.payloads}
     write_streamed(file, lambda out: write_envelope(envelope, readers, out))
+
+
+release.add_command(publish)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from devguard.cli.context import Command, Invocation
-from devguard.cli.times import left
+from devguard.cli.times import iso, left
 from devguard.errors import DevguardError
 
 
@@ -20,12 +20,35 @@ def status(invocation: Invocation, no_ports: bool) -> None:
     data = {
         "home": str(invocation.home.path),
         "trust": _trust(invocation, now),
+        "memory": _memory(invocation, now),
         "grants": _grants(invocation, now),
         "keys": _keys(invocation),
-        "shelf": None,
+        "shelf": _shelf(invocation, now),
         "ports": [] if no_ports else _ports(),
     }
     invocation.result(data, _text(data))
+
+
+def _shelf(invocation: Invocation, now: int) -> dict[str, Any] | None:
+    """How fresh the shelf of the last refresh is; None where there was none."""
+    from devguard.shelf.freshness import read_freshness
+    from devguard.shelf.store import Store
+
+    try:
+        current = Store(invocation.home.path / "shelf").current()
+        return None if current is None else read_freshness(current / "metadata").as_dict(now)
+    except DevguardError as error:
+        return {"fresh": False, "code": error.code, "message": error.message}
+
+
+def _shelf_text(data: dict[str, Any] | None) -> list[str]:
+    if data is None:
+        return []
+    if "code" in data:
+        return [f"shelf  {data['code']}: {data['message']}"]
+    age = "" if data["age_seconds"] is None else f"signed {left(data['age_seconds'])} ago, "
+    state = f"{left(data['seconds_left'])} left" if data["fresh"] else "expired: devguard shelf refresh"
+    return [f"shelf  version {data['version']}, {age}{state}"]
 
 
 def _trust(invocation: Invocation, now: int) -> dict[str, Any]:
@@ -43,6 +66,22 @@ def _trust(invocation: Invocation, now: int) -> dict[str, Any]:
         "age_days": (now - document.issued) // 86_400,
         "days_left": (document.expires - now) // 86_400,
     }
+
+
+def _memory(invocation: Invocation, now: int) -> dict[str, Any]:
+    """What this station remembers, compared with its log and the clock; nothing is written by looking."""
+    from devguard.cli.memory import check_clock, origin, recall
+
+    try:
+        mine = origin(invocation.home)
+        if mine is None:
+            return {"ok": True, "trust_version": None, "latest": None, "sequences": {}}
+        memory = recall(invocation.home, mine)
+        check_clock(memory, now)
+    except DevguardError as error:
+        return {"ok": False, "code": error.code, "message": error.message}
+    known = {"trust_version": memory.trust_version, "sequences": dict(memory.sequences)}
+    return {"ok": True, "latest": iso(memory.latest), **known}
 
 
 def _grants(invocation: Invocation, now: int) -> list[dict[str, Any]]:
@@ -99,6 +138,12 @@ def _text(data: dict[str, Any]) -> str:
         )
     else:
         lines.append(f"trust  {trust['code']}: {trust['message']}")
+    memory = data["memory"]
+    if not memory["ok"]:
+        lines.append(f"memory {memory['code']}: {memory['message']}")
+    elif memory["latest"] is not None:
+        lines.append(f"memory trust version {memory['trust_version']}, latest time {memory['latest']}")
+    lines += _shelf_text(data["shelf"])
     for row in data["grants"]:
         if "code" in row:
             lines.append(f"grant  {row['file']}: {row['code']}")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import click
 
+SEQUENCE: Final = re.compile(r"[0-9]{1,20}")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -42,9 +43,42 @@ class Duration(click.ParamType[int]):
         return int(match[1]) * _UNITS[match[2]]
 
 
+class Installed(click.ParamType[str]):
+    """What a device runs now: a sequence number, or a semantic version."""
+
+    name = "version"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The text, in one of the two forms."""
+        from devguard.manifest.fields import SEMVER
+
+        text = str(value)
+        if not SEQUENCE.fullmatch(text) and not SEMVER.fullmatch(text):
+            self.fail(f"{text[:80]!r} is neither a sequence number nor a version such as 1.4.0", param, ctx)
+        return text
+
+
+class AddressRange(click.ParamType[tuple[int, int]]):
+    """START-END, two addresses such as 0x10001000-0x10002000; the end is not included."""
+
+    name = "range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """(start, end)."""
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(0x[0-9a-fA-F]{1,8}|[0-9]{1,10})-(0x[0-9a-fA-F]{1,9}|[0-9]{1,10})", value)
+        if match is None or int(match[1], 0) >= int(match[2], 0):
+            self.fail(f"{value!r} is not a range such as 0x10001000-0x10002000", param, ctx)
+        return int(match[1], 0), int(match[2], 0)
+
+
 def iso(seconds: int) -> str:
-    """Epoch seconds as ISO 8601 in UTC."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    """Epoch seconds as ISO 8601 in UTC; a moment beyond every calendar stays a number."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError, OSError):
+        return f"{seconds} s"
 
 
 def left(seconds: int) -> str:

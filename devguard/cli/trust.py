@@ -1,19 +1,32 @@
-"""`devguard trust init|sign|show|check`: the document that says who may sign what."""
+"""`devguard trust init|sign|show|check`; `trust_change` and `trust_carry` add the rest."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
-from devguard.cli.times import Moment, iso, left
+from devguard.cli.times import Moment
+from devguard.cli.trust_carry import CARRYING
+from devguard.cli.trust_change import CHANGING
+from devguard.cli.trust_parts import (
+    comma_separated,
+    finish,
+    lines_of,
+    new_folder,
+    predecessor_of,
+    read_document,
+    role_of,
+    roles_of,
+    shown,
+    signers_here,
+)
 from devguard.errors import Refused
 
 if TYPE_CHECKING:
-    from devguard.cose.sign import Signer
-    from devguard.trust.document import Role, TrustDocument
+    from devguard.trust.document import TrustDocument
 
 HYBRID_ROLES = ("release", "quality")
 
@@ -23,33 +36,8 @@ def trust() -> None:
     """The trust document: who may sign what."""
 
 
-def _split(text: str) -> tuple[str, list[str], int]:
-    """NAME=KEY,...:K as (name, keys, threshold); the threshold is 1 where it is left out."""
-    name, separator, rest = text.partition("=")
-    keys, colon, threshold = rest.rpartition(":")
-    if not colon or not threshold.isdigit():
-        keys, threshold = rest, "1"
-    names = [one for one in keys.split(",") if one]
-    if not separator or not names:
-        raise click.BadParameter(f"{text!r} is not NAME=KEY,...:K", param_hint="--role")
-    return name, names, int(threshold)
-
-
-def _role(invocation: Invocation, references: list[str], threshold: int) -> Role:
-    from devguard.trust.document import KeyEntry, Role
-
-    infos = [invocation.home.key_info(reference) for reference in references]
-    return Role(threshold, tuple(KeyEntry(info.key, info.person, info.development) for info in infos))
-
-
-def _signers(invocation: Invocation, references: list[str], fd: int | None) -> list[Signer]:
-    """The root keys whose private half is here."""
-    found: list[Signer] = []
-    for reference in references:
-        path = invocation.home.key_path(reference)
-        if b"PRIVATE KEY" in path.read_bytes():
-            found.append(invocation.home.signer(reference, lambda name: passphrase_reader(fd, name)()))
-    return found
+for _command in (*CHANGING, *CARRYING):
+    trust.add_command(_command)
 
 
 @trust.command("init", cls=Command)
@@ -80,54 +68,33 @@ def init(
     """Make version 1 of a trust document in DIR, signed by the root keys that are here."""
     from devguard.cose.roles import RoleName
     from devguard.custody.files import write_new
-    from devguard.trust.document import build_trust, peek_trust, trust_payload
+    from devguard.trust.document import build_trust, trust_payload
+    from devguard.trust.rotate import progress
 
-    root_keys = [one for text in roots for one in text.split(",") if one]
-    members = {RoleName.ROOT: _role(invocation, root_keys, threshold)}
-    for text in roles:
-        name, keys, count = _split(text)
-        if name not in [*RoleName] or RoleName(name) in members:
-            raise click.BadParameter(f"{name!r} is not a role, or is given twice", param_hint="--role")
-        members[RoleName(name)] = _role(invocation, keys, count)
+    root_keys = comma_separated(roots)
+    root = {RoleName.ROOT: role_of(invocation, root_keys, threshold)}
     document = trust_payload(
         version=1,
         issued=invocation.now(),
         expires=expires,
-        roles=members,
+        roles={**root, **roles_of(invocation, roles, root)},
         development=development,
         require_device_nonce=require_device_nonce,
     )
-    signers = _signers(invocation, root_keys, passphrase_fd)
+    signers = signers_here(invocation, root_keys, passphrase_fd)
     if not signers:
         raise Refused("trust.signature", "none of the root keys' private halves is here")
     data = build_trust(document, signers)
-    made, quorum = peek_trust(data)
-    path = _new_folder(folder) / "1.trust"
+    signed = progress(None, data)
+    made, quorum = signed.document, signed.own
+    path = new_folder(folder) / "1.trust"
     write_new(path, data, exists="key.exists")
-    _finish(invocation, folder, data, complete=bool(quorum))
+    finish(invocation, folder, data, signed)
     invocation.result(
-        {"path": str(folder / "current.trust") if quorum else str(path), "complete": bool(quorum), **_shown(made)},
+        {"path": str(folder / "current.trust") if quorum else str(path), "complete": bool(quorum), **shown(made)},
         f"trust document version 1 written to {path}\n"
-        + (_lines(made, invocation.now()) if quorum else quorum.explanation),
+        + (lines_of(made, invocation.now()) if quorum else quorum.explanation),
     )
-
-
-def _new_folder(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise Refused("file.unreadable", f"cannot create {folder}: {error.strerror}") from error
-    return folder
-
-
-def _finish(invocation: Invocation, folder: Path, data: bytes, *, complete: bool) -> None:
-    """A document that its root vouches for becomes the folder's current one, and the home's first."""
-    from devguard.custody.files import write_atomic
-
-    if complete:
-        write_atomic(folder / "current.trust", data)
-        if invocation.home.keep_trust(data):
-            invocation.note(f"kept as this home's trust document: {invocation.home.trust_file}")
 
 
 @trust.command("sign", cls=Command)
@@ -136,35 +103,19 @@ def _finish(invocation: Invocation, folder: Path, data: bytes, *, complete: bool
 @passphrase_option
 @click.pass_obj
 def sign(invocation: Invocation, file: Path, reference: str, passphrase_fd: int | None) -> None:
-    """Add one more root person's signature to FILE (N.trust)."""
-    from devguard.cli.home import TRUST_LIMIT
-    from devguard.custody.files import read_limited, write_atomic
+    """Add one more root person's signature to FILE (N.trust); of version 2 and up, N-1.trust has to be beside it."""
+    from devguard.custody.files import write_atomic
     from devguard.trust.document import add_root_signature, peek_trust
+    from devguard.trust.rotate import add_signature, progress
 
     signer = invocation.home.signer(reference, lambda name: passphrase_reader(passphrase_fd, name)())
-    data = add_root_signature(read_limited(file, TRUST_LIMIT), signer)
-    document, quorum = peek_trust(data)
+    before = read_document(file)
+    previous = predecessor_of(file, peek_trust(before)[0].version)
+    data = add_root_signature(before, signer) if previous is None else add_signature(previous, before, signer)
+    signed = progress(previous, data)
     write_atomic(file, data)
-    _finish(invocation, file.parent, data, complete=bool(quorum))
-    invocation.result({"path": str(file), "complete": bool(quorum), **_shown(document)}, quorum.explanation)
-
-
-def _shown(document: TrustDocument) -> dict[str, Any]:
-    from devguard.trust.show import as_dict
-
-    return as_dict(document)
-
-
-def _lines(document: TrustDocument, now: int) -> str:
-    lines = [
-        f"version {document.version}{' DEVELOPMENT' if document.development else ''}, "
-        f"thumbprint {document.digest.hex()}",
-        f"issued {iso(document.issued)}, expires {iso(document.expires)} ({left(document.expires - now)} left)",
-    ]
-    for name, role in document.roles.items():
-        people = ", ".join(f"{entry.person} ({entry.key.algorithm.label})" for entry in role.keys)
-        lines.append(f"  {name:21} {role.threshold} of {people}")
-    return "\n".join(lines)
+    finish(invocation, file.parent, data, signed)
+    invocation.result({"path": str(file), "complete": bool(signed), **shown(signed.document)}, signed.explanation)
 
 
 @trust.command("show", cls=Command)
@@ -172,17 +123,15 @@ def _lines(document: TrustDocument, now: int) -> str:
 @click.pass_obj
 def show(invocation: Invocation, file: Path | None) -> None:
     """Show a trust document (default: the home's) and how far its root signatures have come."""
-    from devguard.cli.home import TRUST_LIMIT
-    from devguard.custody.files import read_limited
     from devguard.trust.document import peek_trust
     from devguard.trust.show import as_dict
 
     path = file or invocation.home.trust_file
     if file is None and not path.is_file():
         raise Refused("trust.missing", f"{path} does not exist")
-    document, quorum = peek_trust(read_limited(path, TRUST_LIMIT))
+    document, quorum = peek_trust(read_document(path))
     invocation.result(
-        as_dict(document, quorum), f"{_lines(document, invocation.now())}\nroot signatures: {quorum.explanation}"
+        as_dict(document, quorum), f"{lines_of(document, invocation.now())}\nroot signatures: {quorum.explanation}"
     )
 
 
@@ -197,15 +146,17 @@ def check(invocation: Invocation, file: Path | None, now: int | None) -> None:
     document = invocation.home.trust(file)
     check_time(document, now if now is not None else invocation.now())
     warnings = _warnings(document)
-    text = "\n".join(["good: " + _lines(document, invocation.now()), *(f"warning: {one}" for one in warnings)])
-    invocation.result({"ok": True, "warnings": warnings, **_shown(document)}, text)
+    text = "\n".join(["good: " + lines_of(document, invocation.now()), *(f"warning: {one}" for one in warnings)])
+    invocation.result({"ok": True, "warnings": warnings, **shown(document)}, text)
 
 
 def _warnings(document: TrustDocument) -> list[str]:
     """What will bite later: a document under which nothing can be released, granted or enrolled."""
     from devguard.cose.roles import RoleName
+    from devguard.trust.rotate import unreachable
 
-    found = [
+    found = [f"role {name} can never sign: {why}" for name, why in unreachable(document)]
+    found += [
         f"no {name} role: {why}"
         for name, why in (
             (RoleName.RELEASE, "no release can be accepted"),

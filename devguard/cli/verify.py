@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from devguard.cli.context import Command, Invocation, VerdictExit
+from devguard.cli.context import Command, Invocation, VerdictExit, printed
 from devguard.cli.record import Note, recorded
-from devguard.cli.times import Moment
+from devguard.cli.times import AddressRange, Installed, Moment
 from devguard.errors import CODES, DevguardError, Exit
 
 if TYPE_CHECKING:
@@ -25,7 +27,16 @@ if TYPE_CHECKING:
 @click.option("--envelope", type=click.Path(path_type=Path), help="The envelope, where FILE is the bare image.")
 @click.option("--model", help="Judge for this device model.")
 @click.option("--serial", help="Judge for this serial number.")
-@click.option("--installed", metavar="VERSION|SEQ", help="What the device runs now: refuses what is older.")
+@click.option(
+    "--installed", type=Installed(), metavar="VERSION|SEQ", help="What the device runs now: refuses what is older."
+)
+@click.option(
+    "--ignore-range",
+    "ignore",
+    type=AddressRange(),
+    multiple=True,
+    help="Let records of a bare Intel HEX image in START-END pass (end not included); no signature covers them.",
+)
 @click.option("--now", type=Moment(), help="Judge as of this time (ISO 8601).")
 @click.pass_obj
 def verify(
@@ -36,18 +47,24 @@ def verify(
     model: str | None,
     serial: str | None,
     installed: str | None,
+    ignore: tuple[tuple[int, int], ...],
     now: int | None,
 ) -> None:
     """Verify FILE... : a .suit envelope, or a bare image with --envelope."""
+    _load()
     from devguard.cli.judging import target_of
 
     if envelope is not None and len(files) != 1:
         raise click.UsageError("--envelope goes with exactly one image")
-    target = target_of(model, serial, installed)
     outcomes: list[tuple[dict[str, Any], Exit]] = []
-    for file in files:
-        with recorded(invocation, "release.verify") as note:
-            outcomes.append(_one(invocation, note, file, trust_file, envelope, target, now))
+    try:
+        target = target_of(model, serial, installed)
+        for file in files:
+            with recorded(invocation, "release.verify") as note:
+                outcomes.append(_one(invocation, note, file, trust_file, Question(envelope, target, ignore, now)))
+    except DevguardError as error:
+        invocation.error(error, _unjudged(files, error))
+        raise VerdictExit(error.exit_status) from error
     if len(files) == 1:
         invocation.result(outcomes[0][0], lambda: _print(outcomes[0][0]))
     else:
@@ -55,31 +72,65 @@ def verify(
     raise VerdictExit(max(status for _, status in outcomes))
 
 
+def _unjudged(files: tuple[Path, ...], error: DevguardError) -> dict[str, Any]:
+    """The schema of the contract where nothing could be judged: unknown model, or a log that cannot be written."""
+    from devguard.verdict.judge import refused_form
+
+    rows = [refused_form(error).to_json(str(file)) for file in files]
+    return rows[0] if len(rows) == 1 else {"files": rows}
+
+
+def _load() -> None:
+    """Load what every verdict needs while the cycle collector rests, and tell it that all of this stays.
+
+    It would search thousands of new classes for garbage while they load, and once more at exit: a tenth of a run.
+    """
+    gc.disable()
+    try:
+        import devguard.cli.judging
+        import devguard.custody.keyfile
+        import devguard.evidence.log
+        import devguard.trust.document  # noqa: F401
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked of each file."""
+
+    envelope: Path | None
+    target: Target
+    ignore: tuple[tuple[int, int], ...]
+    now: int | None
+
+
 def _one(
     invocation: Invocation,
     note: Note,
     file: Path,
     trust_file: Path | None,
-    envelope: Path | None,
-    target: Target,
-    now: int | None,
+    asked: Question,
 ) -> tuple[dict[str, Any], Exit]:
     from devguard.cli.judging import judge_file
     from devguard.verdict.judge import refused_form
 
     note.details["file"] = str(file)
+    notes: tuple[str, ...] = ()
     try:
         trust = invocation.home.trust(trust_file)
         with ExitStack() as stack:
             judged = judge_file(
                 file,
                 trust=trust,
-                now=now if now is not None else invocation.now(),
-                target=target,
+                now=asked.now if asked.now is not None else invocation.now(),
+                target=asked.target,
                 stack=stack,
-                envelope_path=envelope,
+                envelope_path=asked.envelope,
+                ignore=asked.ignore,
             )
-        verdict = judged.verdict
+        verdict, notes = judged.verdict, judged.notes
         if judged.envelope is not None:
             note.manifest(judged.envelope.manifest_digest)
     except DevguardError as error:
@@ -88,7 +139,7 @@ def _one(
         verdict = refused_form(error)
     note.release = _release_name(verdict)
     note.commit(verdict.code)
-    return verdict.to_json(str(file)), status_of(verdict)
+    return {**verdict.to_json(str(file)), "notes": list(notes)}, status_of(verdict)
 
 
 def status_of(verdict: Verdict) -> Exit:
@@ -114,23 +165,25 @@ def _print(data: dict[str, Any]) -> None:
     name = " ".join(str(release[key]) for key in ("vendor", "model", "version") if release.get(key))
     colour = "green" if data["accepted"] else "red"
     head = "ACCEPTED" if data["accepted"] else f"REFUSED {data['code']}"
-    click.echo(f"{click.style(head, fg=colour, bold=True)}  {data['file']}")
+    click.echo(f"{click.style(head, fg=colour, bold=True)}  {printed(data['file'])}")
     if name:
-        click.echo(f"  {name}, sequence {release.get('sequence')}, {release.get('size')} bytes")
+        click.echo(f"  {printed(name)}, sequence {release.get('sequence')}, {release.get('size')} bytes")
     for check in data["checks"]:
         mark = (
             click.style("ok  ", fg="green")
             if check["ok"]
             else click.style("FAIL" if check["code"] else "-   ", fg="red")
         )
-        click.echo(f"  {mark} {check['name']:17} {check['detail']}")
+        click.echo(f"  {mark} {check['name']:17} {printed(check['detail'])}")
         if not check["ok"] and check["code"]:
             click.echo(f"       {check['code']} ({check['standard']})")
     for one in data["signatures"]:
         mark = "ok  " if one["ok"] else "FAIL"
         click.echo(
-            f"  {mark} signature         {one['person'] or 'unknown person'} ({one['role'] or 'no role'}), "
+            f"  {mark} signature         {printed(one['person'] or 'unknown person')} ({one['role'] or 'no role'}), "
             f"{one['alg']}, key {one['key'][:16]}"
         )
+    for text in data.get("notes", ()):
+        click.echo(f"  note {text}")
     if not data["accepted"]:
         click.echo(f"  do: {CODES[data['code']].remedy if data['code'] in CODES else 'do not install'}")

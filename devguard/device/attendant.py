@@ -15,20 +15,24 @@ from typing import TYPE_CHECKING, Final
 
 from devguard.cose.keys import CoseKey
 from devguard.device.header import SlotHeader
-from devguard.errors import DevguardError, Refused
+from devguard.errors import DevguardError, Malformed, Refused
+from devguard.grant.chain import read_chain
 from devguard.grant.check import CheckedGrant, DeviceView, check_grant, check_pair
 from devguard.grant.claims import Action, read_grant
-from devguard.grant.uses import advanced_epoch, advanced_floor, spend_use
+from devguard.grant.uses import Spent, advanced_epoch, advanced_floor, spend_use, use_id
 from devguard.manifest.model import Clock
 from devguard.session.approval import ApprovalRequest, check_approval
 from devguard.session.credentials import OwnCredential
-from devguard.session.verbs import NONCE_SIZE, Accept, HelloReply
+from devguard.session.verbs import NONCE_SIZE, Accept, Ending, HelloReply
+from devguard.trust.chain import Walk
+from devguard.trust.model import MAX_DOCUMENT
 from devguard.verdict.judge import Release
 
 if TYPE_CHECKING:
     from devguard.device.node import DeviceNode
 
 SECONDARY: Final = 1
+TRUST_TOO_OLD: Final = ("key.unknown", "trust.expired")
 
 
 class Attendant:
@@ -39,7 +43,11 @@ class Attendant:
         self._shown: CheckedGrant | None = None  # in message_3, its holder not proved yet
         self._first: CheckedGrant | None = None
         self._second: tuple[bytes, CheckedGrant] | None = None
-        self._accepted: tuple[Release, bytes] | None = None
+        self._accepted: tuple[Release, bytes, tuple[CheckedGrant, ...]] | None = None
+        self._cwt = b""
+        self._limit: DevguardError | None = None
+        self._document = bytearray()  # of a chain of trust documents: what has come of the next
+        self._walk: Walk | None = None
 
     def hello(self) -> HelloReply:
         """See `DeviceNode.hello`."""
@@ -59,19 +67,37 @@ class Attendant:
 
     def refused(self, error: DevguardError) -> None:
         """See `DeviceNode.refused`."""
-        self._node.refused(error)
+        self._node.refused(error, proved=self._first is not None)
 
     def report(self, challenge: bytes) -> bytes:
         """The signed report of what runs now."""
         return self._node.report(challenge)
 
     def judge_technician(self, cwt: bytes) -> CoseKey:
-        """Check the grant; its holder's key must then sign message_3."""
-        self._shown = self._check(cwt)
+        """Check the grant; its holder's key must then sign message_3.
+
+        Where nothing but the age of this device's trust document stands against it, its holder may bring a newer one.
+        """
+        self._cwt = cwt
+        try:
+            self._shown = self._check(cwt)
+        except Refused as error:
+            if error.code not in TRUST_TOO_OLD:
+                raise
+            self._limit = error
+            return read_grant(cwt).holder
         return self._shown.holder
+
+    def limit(self) -> DevguardError | None:
+        """What stands against the grant while this conversation may hand over trust documents only."""
+        return self._limit
 
     def authorised(self) -> None:
         """The technician has proved the key: what the authority signed may move clock floor and epoch."""
+        if self._limit is not None:
+            # Anybody can write a grant by an authority nobody knows: it moves nothing, and it counts as a failure.
+            self._node.handshake_failed()
+            return
         first = self._first = self._shown
         if first is None:
             raise Refused("session.order", "no grant was shown")
@@ -80,6 +106,39 @@ class Attendant:
             counters = counters.with_clock_floor(advanced_floor(counters.clock_floor, first.grant.issued))
             counters = counters.with_grant_epoch(advanced_epoch(counters.grant_epoch, first.grant.scope.epoch))
         self._node.store.save(counters.event(self._node.now(), "session", None))
+
+    def trust_chain(self, piece: bytes, ending: int) -> None:
+        """Take a piece of a chain of trust documents; at its end keep the newest, when root rules say so.
+
+        The grant is then judged again under it, and what was approved or accepted under the old one is void.
+        """
+        if len(self._document) + len(piece) > MAX_DOCUMENT:
+            self._document.clear()
+            self._walk = None
+            raise Malformed("trust.malformed", f"a trust document has at most {MAX_DOCUMENT} bytes")
+        self._document += piece
+        if ending == Ending.PIECE:
+            return
+        data, walk, self._walk = bytes(self._document), self._walk or Walk.start(self._node.trust), None
+        self._document.clear()
+        walk = walk.step(data)
+        if ending == Ending.DOCUMENT:
+            self._walk = walk
+            return
+        walk.finish(self._node.now(), clock=self._node.model.facts.clock is Clock.RTC)
+        if walk.data is not None:
+            self._node.adopt(walk.data, walk.newest)
+        self._judge_again()
+
+    def _judge_again(self) -> None:
+        self._first, self._second, self._accepted = None, None, None
+        try:
+            self._shown = self._check(self._cwt)
+        except DevguardError as error:
+            self._limit = error
+            return
+        self._limit = None
+        self.authorised()
 
     def _granted(self) -> CheckedGrant:
         if self._first is None:
@@ -90,7 +149,7 @@ class Attendant:
         grant = read_grant(cwt)
         counters = self._node.store.load()
         nonces = {counters.nonce} if counters.nonce is not None else set()
-        if grant.scope.device_nonce is not None and grant.cti in counters.spent:
+        if grant.scope.device_nonce is not None and use_id(read_chain(grant)) in counters.spent:
             nonces.add(grant.scope.device_nonce)  # its nonce is used up; what it began it may finish
         view = DeviceView(
             model=self._node.model.name,
@@ -132,38 +191,41 @@ class Attendant:
         release = self._node.judge(envelope, self._node.target())
         first.covers(release)
         self._check_nonce_use(first, release)
-        self._check_quorum(release, session_id)
+        used = self._check_quorum(first, release, session_id)
         self._check_state(release)
+        self._spent(used, release)  # whether the uses can be remembered at all is asked before the slot is erased
         if len(release.components) != 1:
             raise Refused(
                 "device.slot", f"the release has {len(release.components)} components, the device one slot pair"
             )
         offset = self._node.loader.prepare(release.manifest_digest, release.size, self._node.steady())
-        self._spend(first, release)
-        self._accepted = (release, envelope)
+        self._spend(used, release)
+        self._accepted = (release, envelope, used)
         link, running = self._node.model.link, self._node.loader.result.header
         source = running.digest if running is not None else bytes(32)
         return Accept(SECONDARY, link.receive_window, link.segment_max, offset, source)
 
     def _check_nonce_use(self, grant: CheckedGrant, release: Release) -> None:
-        spent = self._node.store.load().spent.get(grant.grant.cti)
+        spent = self._node.store.load().spent.get(use_id(grant.chain))
         if grant.grant.scope.device_nonce is not None and spent and spent.manifest_digest != release.manifest_digest:
             raise Refused("grant.replay", "the grant's nonce was used up by another release")
 
-    def _check_quorum(self, release: Release, session_id: bytes) -> None:
+    def _check_quorum(self, first: CheckedGrant, release: Release, session_id: bytes) -> tuple[CheckedGrant, ...]:
+        """The grants this release is accepted under. One that is not needed is neither asked nor used up."""
         if self._node.model.facts.technicians < 2 and not release.requirements.two_technicians:
-            return
+            return (first,)
         if self._second is None:
             raise Refused("grant.quorum", "two different technicians must approve; one has")
         approval, second = self._second
         second.still_valid(self._node.now())
         second.covers(release)
         self._check_nonce_use(second, release)
-        check_pair(self._granted(), second)
+        check_pair(first, second)
         self._check_approval(approval, second, session_id, release.manifest_digest)
+        return first, second
 
     def _check_state(self, release: Release) -> None:
-        """Therapy, battery and trial: asked at the offer, and again at commit."""
+        """Therapy and battery: asked at the offer, again at commit and again at the reboot."""
         # Whatever a manifest leaves out, an update never meets a therapy that is under way.
         if not self._node.therapy.idle:
             raise Refused("device.therapy-active", "therapy is being delivered")
@@ -177,13 +239,19 @@ class Attendant:
                 f"battery at {percent} %, the update asks for {max(floor, -(-wanted * 100 // capacity))} %",
             )
 
-    def _spend(self, first: CheckedGrant, release: Release) -> None:
+    def _spent(self, used: tuple[CheckedGrant, ...], release: Release) -> Mapping[bytes, Spent]:
+        """The spent uses with one more of each grant; `grant.replay` when they cannot be spent or remembered."""
         counters = self._node.store.load()
-        for checked in (first, *((self._second[1],) if self._second else ())):
-            used = spend_use(checked.chain, counters.spent, release.manifest_digest, counters.clock_floor)
-            counters = replace(counters, spent=used)
-            if checked.grant.scope.device_nonce is not None and checked.grant.scope.device_nonce == counters.nonce:
-                counters = counters.with_nonce(self._node.around.random(NONCE_SIZE))
+        spent: Mapping[bytes, Spent] = counters.spent
+        for checked in used:
+            spent = spend_use(checked.chain, spent, release.manifest_digest, counters.clock_floor)
+        return spent
+
+    def _spend(self, used: tuple[CheckedGrant, ...], release: Release) -> None:
+        counters = replace(self._node.store.load(), spent=self._spent(used, release))
+        # Only an authority's word uses the nonce up: a delegation may name any, and is remembered by its own entry.
+        if counters.nonce is not None and counters.nonce in [checked.chain[-1].scope.device_nonce for checked in used]:
+            counters = counters.with_nonce(self._node.around.random(NONCE_SIZE))
         counters = replace(counters, settings_before=self._node.therapy.settings_digest())
         self._node.store.save(counters.event(self._node.now(), "accepted", None, release.manifest_digest))
 
@@ -196,10 +264,11 @@ class Attendant:
         """Hash the slot against the judged release and mark it for its trial."""
         if self._accepted is None:
             raise Refused("session.order", "nothing was accepted")
-        release, envelope = self._accepted
+        release, envelope, used = self._accepted
         if manifest_digest != release.manifest_digest:
             raise Refused("session.order", "commit names another release than the one accepted")
-        self._granted().still_valid(self._node.now())
+        for checked in used:
+            checked.still_valid(self._node.now())
         self._check_state(release)
         facts = release.components[0]
         header = SlotHeader.of(
@@ -214,3 +283,9 @@ class Attendant:
         )
         self._node.loader.finish(header, envelope)
         self._node.loader.mark_pending(self._node.now())
+
+    def reboot(self) -> None:
+        """Hours may lie between commit and reboot: a therapy that has begun since is not cut off by it."""
+        if self._accepted is None:
+            raise Refused("session.order", "nothing was accepted")
+        self._check_state(self._accepted[0])

@@ -98,6 +98,8 @@ class SlotWriter:
             raise Refused("device.slot", f"envelope of {len(envelope)} bytes does not fit the slot")
         if self._programmed != active.size:
             raise Refused("image.size", f"{self._programmed} of {active.size} bytes have arrived")
+        if self._stands(header):
+            return
         if not self._slots.holds(self._slot, header):
             self._reject("the slot does not hold the image that was signed")
         for address in (self._slot.header, *self._envelope_sectors(len(envelope))):
@@ -107,6 +109,17 @@ class SlotWriter:
         if not self._slots.whole(self._slot, header):
             self._reject("the slot does not read back as it was written")
         self._finished = header
+
+    def _stands(self, header: SlotHeader) -> bool:
+        """Whether this image waits in the slot already, finished and judged, be it under other signatures: then nothing
+        is written again, for nobody may wear out a sector by committing the same release over and over."""
+        waits = self._store.load().pending
+        if waits is None or self._slots.marked(self._slot, Mark.BAD) or not self._slots.whole(self._slot, waits):
+            return False
+        if replace(waits, envelope_size=header.envelope_size, envelope_digest=header.envelope_digest) != header:
+            return False
+        self._finished = waits
+        return True
 
     def mark_pending(self, now: int) -> None:
         """Notes the finished image as judged, then marks the slot for a trial at the next boot."""

@@ -15,18 +15,21 @@ from urllib.parse import urlsplit
 
 from devguard.device.bootloader import BootResult
 from devguard.device.node import DeviceNode
-from devguard.errors import LinkError
+from devguard.errors import CODES, DevguardError, LinkError
 from devguard.link.driver import SerialDriver
 from devguard.link.engine import LinkEngine
 from devguard.link.events import Channel, Closed, Event, Failed, Message, Opened, PlainLost, Role
 from devguard.link.parameters import LinkParameters
 from devguard.session.device_side import Action, DeviceConversation, Ended, Keys, RebootNow, Reply
 from devguard.session.table import State
+from devguard.session.verbs import EdhocFailure, encode_message
 
 IDLE_SECONDS: Final = 30.0
 SESSION_SECONDS: Final = 4 * 3600.0
 _TICK: Final = 0.25
 _DRAIN_SECONDS: Final = 2.0
+_MAX_UNHEARD: Final = 16 * 1024
+"""Bytes of answers that a bench may leave unacknowledged; an honest one takes each as it comes."""
 
 
 class EmulatedDevice:
@@ -40,24 +43,37 @@ class EmulatedDevice:
         self._plain: DeviceConversation | None = None
         self._session: DeviceConversation | None = None
         self._began = self._heard = 0.0
+        self._waiting: list[Event] = []  # came while the last answers of a session were on their way
 
     def _new_engine(self) -> LinkEngine:
         link = self._node.model.link
-        parameters = LinkParameters(baud=0, window_bytes=link.receive_window, segment_max=link.segment_max)
+        parameters = LinkParameters(
+            baud=0, window_bytes=link.receive_window, segment_max=link.segment_max, max_pending=_MAX_UNHEARD
+        )
         return LinkEngine(Role.DEVICE, parameters, self._random)
 
     def serve(self, stop: Callable[[], bool], tick: Callable[[], None]) -> None:
         """Answer the line until `stop()`; `tick()` runs about four times a second, whatever the line does."""
         ticked = 0.0
         while not stop():
-            events = self._driver.pump(self._engine, _TICK)
-            for event in events:
-                self._event(event)
+            self._handle(self._waiting or self._driver.pump(self._engine, _TICK))
             now = self._driver.clock()
             self._time_out(now)
             if now - ticked >= _TICK:
                 tick()
                 ticked = now
+
+    def _handle(self, events: list[Event]) -> None:
+        """One batch of the engine's events. A message speaks for the session whose keys opened it, and for no other:
+        when those are replaced, or the engine is, the rest of the batch that belonged to them is void."""
+        self._waiting = []
+        engine, session = self._engine, self._session
+        for event in events:
+            if self._engine is not engine:
+                return
+            sealed = isinstance(event, Closed) or (isinstance(event, Message) and event.channel is Channel.SEALED)
+            if not sealed or self._session is session:
+                self._event(event)
 
     def _event(self, event: Event) -> None:
         now = self._driver.clock()
@@ -67,7 +83,7 @@ class EmulatedDevice:
             conversation = self._plain if event.channel is Channel.PLAIN else self._session
             # Of an engine that has failed since, nothing can be answered any more; its Failed event comes last.
             if conversation is not None and self._engine.failed is None:
-                if conversation is self._session:
+                if event.channel is Channel.SEALED:
                     self._heard = now  # noise on the open channel must not keep somebody else's session alive
                 self._act(conversation, conversation.heard(event.data, sealed=event.channel is Channel.SEALED))
         elif isinstance(event, (Failed, Closed)):
@@ -81,8 +97,13 @@ class EmulatedDevice:
         for action in actions:
             now = self._driver.clock()
             if isinstance(action, Reply):
-                channel = Channel.SEALED if action.sealed else Channel.PLAIN
-                self._engine.send(channel, action.message, now)
+                self._send(Channel.SEALED if action.sealed else Channel.PLAIN, action.message)
+            elif isinstance(action, Keys) and conversation.state is State.LIMITED and self._authorised:
+                # Whoever has no good grant yet does not take the line from somebody who has.
+                busy = EdhocFailure(b"", "device.busy", CODES["device.busy"].cause)
+                self._send(Channel.PLAIN, encode_message(busy))
+                self._plain = None
+                return
             elif isinstance(action, Keys):
                 self._node.lost()
                 self._engine.attach(action.records, now)
@@ -95,15 +116,33 @@ class EmulatedDevice:
                 self._drain()
                 self._drop()
 
+    @property
+    def _authorised(self) -> bool:
+        return self._session is not None and self._session.state not in (State.LIMITED, State.CLOSED)
+
+    def _send(self, channel: Channel, message: bytes) -> None:
+        try:
+            self._engine.send(channel, message, self._driver.clock())
+        except DevguardError:
+            # The channel went in the same breath as the question, or its bench asks on and on and takes no answer:
+            # nobody is left to answer.
+            return
+
     def _drain(self) -> None:
-        """Let the last answers reach the bench."""
+        """Let the last answers reach the bench. What comes meanwhile on the open channel is handled afterwards."""
         end = self._driver.clock() + _DRAIN_SECONDS
         while not self._engine.idle and self._driver.clock() < end:
-            self._driver.pump(self._engine, _TICK)
+            for event in self._driver.pump(self._engine, _TICK):
+                if not isinstance(event, Message) or event.channel is Channel.PLAIN:
+                    self._waiting.append(event)
 
     def _reboot(self) -> BootResult:
         self._plain = self._session = None
-        self._engine = self._new_engine()
+        if self._engine.failed is None and any(isinstance(event, Opened) for event in self._waiting):
+            self._engine.detach()  # a bench that opened anew meanwhile has its answer: it is served after the boot
+        else:
+            self._engine = self._new_engine()
+            self._waiting = []
         return self._node.boot()
 
     def _drop(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Final
 
 from devguard.cose.sign import Signer
@@ -30,6 +31,8 @@ from devguard.verdict.judge import Release, Target, judge
 
 FREE_HANDSHAKES: Final = 3
 MAX_DELAY: Final = 4.0
+COUNTED_HANDSHAKES: Final = 16
+NOTED_REFUSALS: Final = 16
 NO_VERSION: Final = "factory"
 
 
@@ -67,7 +70,9 @@ class DeviceNode:
         store: CounterStore,
         therapy: Therapy,
         surroundings: Surroundings,
+        keep_trust: Callable[[bytes], object] = len,
     ) -> None:
+        """`keep_trust` makes a new trust document durable, whole or not at all; `len`: a device in memory."""
         self.model = model
         self.identity = identity
         self.trust = trust
@@ -75,6 +80,7 @@ class DeviceNode:
         self._flash = flash
         self.store = store
         self.around = surroundings
+        self._keep_trust = keep_trust
         self._delay_until = 0.0
         self.loader = Bootloader(flash, model, store)
 
@@ -139,9 +145,11 @@ class DeviceNode:
         """Count a failed handshake and set the delay before the next."""
         counters = self.store.load()
         failed = counters.failed_handshakes + 1
-        self.store.save(counters.with_failed_handshakes(min(failed, 1 << 16)))
+        if failed <= COUNTED_HANDSHAKES:  # the delay has long reached its cap; no stranger wears the store with more
+            self.store.save(counters.with_failed_handshakes(failed))
         if failed > FREE_HANDSHAKES:
-            self._delay_until = self.around.uptime() + min(MAX_DELAY, 2.0 ** (failed - FREE_HANDSHAKES - 1))
+            doublings = min(failed - FREE_HANDSHAKES - 1, 8)  # far beyond the cap; any number may have failed
+            self._delay_until = self.around.uptime() + min(MAX_DELAY, 2.0**doublings)
 
     def target(self) -> Target:
         """What the device is and runs. A release that was installed and lost may come again; nothing older may."""
@@ -162,13 +170,32 @@ class DeviceNode:
     def judge(self, envelope: bytes, target: Target) -> Release:
         return judge(parse_offer(envelope), trust=self.trust, now=self.now(), target=target, payload=None).require()
 
+    def adopt(self, data: bytes, document: TrustDocument) -> None:
+        """Hold a newer trust document, already judged. It is durable before anything acts on it; cut off in between,
+        the next boot raises the counters to it."""
+        if document.version < self.store.load().trust_version:
+            raise Refused("trust.rollback", f"version {document.version} is older than one this device has held")
+        self._keep_trust(data)
+        self.trust = document
+        counters = self.store.load().with_trust_version(document.version)
+        counters = counters.with_clock_floor(advanced_floor(counters.clock_floor, document.issued))
+        self.store.save(counters.event(self.now(), "trust", None, document.digest))
+
     def lost(self) -> None:
         """The link is gone: make durable what has arrived."""
         self.loader.pause()
 
-    def refused(self, error: DevguardError) -> None:
-        """Note a refusal in the device's own log."""
-        self.store.save(self.store.load().event(self.now(), "refused", error.code[:64]))
+    def refused(self, error: DevguardError, *, proved: bool = True) -> None:
+        """Note a refusal in the device's own log.
+
+        `proved`: somebody's key was proved in this conversation. Of what anybody at the port provokes, only so many are
+        noted after the last event of another kind, and then each code once: strangers cannot push the rest out of the
+        ring, nor wear the store.
+        """
+        counters, code = self.store.load(), error.code[:64]
+        latest = [event.code for event in takewhile(lambda one: one.name == "refused", reversed(counters.audit.events))]
+        if proved or len(latest) < NOTED_REFUSALS or code not in latest:
+            self.store.save(counters.event(self.now(), "refused", code))
 
     def report(self, challenge: bytes) -> bytes:
         """The signed report of what runs now."""
@@ -204,6 +231,7 @@ class DeviceNode:
     def _boot_state(self) -> str:
         """How the last update ended, where this boot does not say: a reverted trial stays visible."""
         state, outcome = self.loader.result.state, self.store.load().outcome
-        if state is BootState.CONFIRMED and outcome is not None and outcome.code == "device.self-test":
+        settled = state in (BootState.CONFIRMED, BootState.EMPTY)  # empty: it was the first image that failed
+        if settled and outcome is not None and outcome.code == "device.self-test":
             return str(BootState.REVERTED)
         return str(state)

@@ -77,21 +77,28 @@ def provision(
 def open_node(
     directory: DeviceDirectory, surroundings: Surroundings, therapy: Therapy, fault: Fault | None = None
 ) -> DeviceNode:
-    """The provisioned device of a state directory, not booted yet; `Refused("device.unprovisioned")` for any other."""
+    """The provisioned device of a state directory, not booted yet.
+
+    `Refused("device.unprovisioned")` for any other, `trust.rollback` where the trust document was set back.
+    """
     stored = directory.identity
     if stored is None:
         raise Refused("device.unprovisioned", f"{directory.path} holds no provisioned device")
+    trust = read_trust(directory.trust())
+    if trust.version < directory.counters.load().trust_version:
+        raise Refused("trust.rollback", f"the stored trust document, version {trust.version}, was put back")
     owns = [OwnCredential.kcwt(key.credential, _signer(key.pem)) for key in stored.keys]
     credentials = by_suite(PRODUCTION, *owns)
     identity = Identity(stored.serial, stored.revision, stored.site, credentials, owns[0].sign)
     return DeviceNode(
         directory.model,
         identity,
-        read_trust(directory.trust()),
+        trust,
         directory.flash(fault),
         directory.counters,
         therapy,
         surroundings,
+        directory.save_trust,
     )
 
 

@@ -39,6 +39,7 @@ class DigestOf(enum.IntEnum):
     PAYLOAD = 6
     TRUST = 7
     REPORT = 8
+    MEMORY = 9
 
 
 class _Label(enum.IntEnum):

@@ -6,6 +6,8 @@ and says at which record. It holds one frame and one frontier, however long the 
 
 from __future__ import annotations
 
+import base64
+import string
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +19,12 @@ from devguard.evidence import files
 from devguard.evidence.checkpoint import Checkpoint, open_checkpoint, origin_of
 from devguard.evidence.frame import MAX_LEFTOVER, Incomplete, decode_header, frames
 from devguard.evidence.record import Entry, decode_entry
-from devguard.evidence.tree import Frontier, leaf_hash
+from devguard.evidence.tree import HASH_SIZE, Frontier, leaf_hash
 
 _CODE: Final = "log.tampered"
+_BASE64: Final = frozenset((string.ascii_letters + string.digits + "+/=").encode())
+_ROOT: Final = 44  # characters of a root in base64
+_BLOB: Final = 4 + 64  # key id and Ed25519 signature, in base64 at the end of a note
 
 
 class Broken(Refused):
@@ -127,11 +132,25 @@ def interrupted_append(pending: bytes | None, leftover: int, checkpoint: Checkpo
     try:
         following = open_checkpoint(pending, key, alone=True)
     except (Malformed, Refused):
-        expected = f"{origin_of(key)}\n{checkpoint.size + 1}\n".encode()
-        torn = pending[: len(expected)] == expected[: len(pending)] or not pending.strip(b"\x00")
-        if leftover or not torn:
+        if leftover or not _torn(pending, origin_of(key), checkpoint.size + 1):
             raise damage from None
         return None
     if following.size != checkpoint.size + 1 or leftover > MAX_LEFTOVER:
         raise damage
     return following
+
+
+def _torn(pending: bytes, origin: str, size: int) -> bool:
+    """Whether a crash while the note over `size` records was written can have left these bytes: the beginning of such
+    a note, zeros where nothing reached the disk. A whole note, or anything else, is no crash."""
+    whole = Checkpoint(origin, size, bytes(HASH_SIZE)).text().decode()
+    signature = base64.b64encode(bytes(_BLOB)).decode()
+    form = f"{whole}\n\u2014 {origin} {signature}\n".encode()
+    known = (len(whole) - _ROOT - 1, len(whole) - 1, len(form) - len(signature) - 1, len(form) - 1)
+    found = pending.rstrip(b"\x00")
+    if len(pending) > len(form) or len(found) >= len(form):
+        return False
+    return all(
+        byte in _BASE64 if known[0] <= at < known[1] or known[2] <= at < known[3] else byte == form[at]
+        for at, byte in enumerate(found)
+    )

@@ -20,7 +20,7 @@ from devguard.grant.chain import check_link, read_chain
 from devguard.grant.claims import Action, Grant
 from devguard.grant.cwt import judge_signers
 from devguard.grant.scope import Scope, allows
-from devguard.grant.uses import EPOCH_STEP, Spent, advanced_floor, check_use, spend_use
+from devguard.grant.uses import EPOCH_STEP, Spent, check_use, spend_use, use_id
 from devguard.manifest.model import Clock
 from devguard.trust.document import check_time
 from devguard.trust.model import TrustDocument, same_person
@@ -101,12 +101,12 @@ class CheckedGrant:
         """
         if self.action is Action.READ_LOG:
             raise Refused("grant.action", "the grant was checked for reading the log, which installs nothing")
-        for link in self.chain:
+        for at, link in enumerate(self.chain):
             if release.model != self.device.model or not allows(link.scope.models, release.model):
                 raise Refused("grant.scope", f"the release is for model {release.model!r}, which is not covered")
             if not link.scope.allows_release(release.sequence, release.manifest_digest):
                 raise Refused("grant.scope", f"release {release.sequence} is not one the grant covers")
-            check_use(link, self.device.spent, release.manifest_digest)
+            check_use(link, self.device.spent, release.manifest_digest, use_id(self.chain[at:]))
 
     def spend(self, release: Release, floor: int) -> dict[bytes, Spent]:
         """The spent uses the device must store durably before it accepts `release`; raises as `covers`."""
@@ -119,23 +119,26 @@ def check_grant(
 ) -> CheckedGrant:
     """The proof that `grant` allows `action` on `device` at `now` to whoever proves `holder` (None: proved elsewhere).
 
-    `now` (epoch seconds) is max(clock, floor) with a clock and the floor without one; then the time the authority
-    signed counts, as far as it may move the floor. Raises `Refused`, in this order: `key.purpose`, `key.revoked`,
-    `signature.algorithm`, `grant.signature`; `grant.not-yet`, `grant.expired`; `grant.revoked`; `grant.scope`;
-    `grant.action`; `grant.training`; `grant.holder`; `grant.replay`; last `key.unknown`, `trust.not-yet` or
-    `trust.expired`. `Malformed("grant.malformed")` for a broken chain of delegations.
+    `now` (epoch seconds) is a bench's clock, or max(clock, floor) of a device with a clock, or the floor of one
+    without; for that one the time at which the authority signed counts where it is later. Raises `Refused`, in this
+    order: `key.purpose`, `key.revoked`, `signature.algorithm`, `grant.signature`; `grant.not-yet`, `grant.expired`;
+    `grant.revoked`; `grant.scope`; `grant.action`; `grant.training`; `grant.holder`; `grant.replay`; last
+    `key.unknown`, `trust.not-yet` or `trust.expired`. `Malformed("grant.malformed")` for a broken chain of delegations.
     """
     chain = read_chain(grant)
-    time = now
-    if device.clock is Clock.NONE and len(chain) == 1:
-        time = advanced_floor(now, grant.issued)
+    time = life = now
+    if device.clock is Clock.NONE and device.nonces is not None:  # a bench has a clock of its own
+        # The floor is only a bound from below, and what an authority signed just now is later. Judging by that
+        # moves nothing: how far the stored floor follows is `advanced_floor`'s rule, so no far date can brick it.
+        time = max(now, chain[-1].issued)
+        life = max(time, *(link.issued for link in chain))
     unknown = _check_authority(chain[-1], trust, time)
     for child, parent in pairwise(chain):
         check_link(child, parent)
     for link in chain:
         if trust.is_revoked(link.holder.thumbprint):
             raise Refused("key.revoked", f"the key of {link.subject} is revoked")
-        _check_life(link, time)
+        _check_life(link, life)
         _check_epoch(link, trust, device)
         _check_scope(link.scope, device, action, time)
     _check_holder(grant, holder)
@@ -148,7 +151,8 @@ def check_grant(
 
 
 def check_pair(first: CheckedGrant, second: CheckedGrant) -> None:
-    """Return when two checked grants are two technicians: different persons with different keys, for the same act.
+    """Return when two checked grants are two technicians: different persons with different keys, for the same act,
+    and neither grant delegated from the other's hand.
 
     Raises `Refused("grant.quorum")`.
     """
@@ -156,6 +160,11 @@ def check_pair(first: CheckedGrant, second: CheckedGrant) -> None:
         raise Refused("grant.quorum", f"both approvals are by {first.grant.subject}")
     if first.holder.thumbprint == second.holder.thumbprint:
         raise Refused("grant.quorum", "both approvals are by the same key")
+    # Whoever may delegate could else invent the second technician, with a name and a key of their own.
+    people, others = ({same_person(link.subject) for link in one.chain} for one in (first, second))
+    keys, other_keys = ({link.holder.thumbprint for link in one.chain} for one in (first, second))
+    if people & others or keys & other_keys:
+        raise Refused("grant.quorum", "both grants come from the same technician's hand")
     one, other = first.device, second.device
     if first.action is not second.action or (one.model, one.serial) != (other.model, other.serial):
         raise Refused("grant.quorum", "the two approvals are not for the same act on the same device")

@@ -6,16 +6,18 @@ Source: devguard formats, "Grant".
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from devguard.errors import Refused
-from devguard.grant.claims import Grant
+from devguard.grant.claims import CTI_SIZE, Grant
 
 FLOOR_STEP: Final = 30 * 86_400
 EPOCH_STEP: Final = 16
 SPENT_LIMIT: Final = 256
+DELEGATED_LIMIT: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,22 +39,38 @@ def advanced_epoch(epoch: int, seen: int) -> int:
     return max(epoch, min(seen, epoch + EPOCH_STEP))
 
 
-def uses_left(grant: Grant, spent: Mapping[bytes, Spent]) -> int | None:
-    """How many uses a device that remembers `spent` still allows; None when the grant is not counted."""
+def use_id(chain: tuple[Grant, ...]) -> bytes:
+    """What the uses of `chain[0]` are remembered under; `chain` ends with the grant that an authority signed.
+
+    An authority's grant goes by its cti. A delegated one goes by the cti of the authority's grant and a digest of its
+    way down from there: technicians choose the cti of what they delegate, and with it alone they could name, and
+    use up, shorten or revive, the entry of somebody else's grant.
+    """
+    root = chain[-1].cti
+    if len(chain) == 1:
+        return root
+    return root + hashlib.sha256(b"".join(link.cti for link in chain)).digest()[:CTI_SIZE]
+
+
+def uses_left(grant: Grant, spent: Mapping[bytes, Spent], under: bytes | None = None) -> int | None:
+    """How many uses a device that remembers `spent` still allows; None when the grant is not counted.
+
+    `under`: the grant's `use_id`, its cti when None.
+    """
     if grant.scope.max_uses is None:
         return None
-    used = spent.get(grant.cti)
+    used = spent.get(grant.cti if under is None else under)
     return max(grant.scope.max_uses - (used.uses if used else 0), 0)
 
 
-def check_use(grant: Grant, spent: Mapping[bytes, Spent], manifest_digest: bytes) -> None:
+def check_use(grant: Grant, spent: Mapping[bytes, Spent], manifest_digest: bytes, under: bytes | None = None) -> None:
     """Return when the grant may be used for the release: a use is left, or the last one was for this very release.
 
-    Raises `Refused("grant.replay")`.
+    `under`: the grant's `use_id`, its cti when None. Raises `Refused("grant.replay")`.
     """
-    used = spent.get(grant.cti)
+    used = spent.get(grant.cti if under is None else under)
     resumes = used is not None and used.manifest_digest == manifest_digest and used.uses <= (grant.scope.max_uses or 0)
-    if uses_left(grant, spent) == 0 and not resumes:
+    if uses_left(grant, spent, under) == 0 and not resumes:
         raise Refused("grant.replay", f"all {grant.scope.max_uses} uses of the grant are spent on another release")
 
 
@@ -63,19 +81,25 @@ def spend_use(
 
     Resuming the same release costs nothing. A grant that carries the device's nonce is remembered even when it is not
     counted: its nonce is used up, and only the release it was used for may still be finished under it. Entries are
-    dropped only when `floor` has passed their expiry. Raises `Refused("grant.replay")` when nothing is left, or when
-    256 grants are remembered and none may be forgotten.
+    dropped only when `floor` has passed their expiry. Raises `Refused("grant.replay")` when nothing is left, when 256
+    grants are remembered and none may be forgotten, or 16 that were delegated from this one: nobody can fill the list
+    with grants of their own making.
     """
     kept = {cti: used for cti, used in spent.items() if used.expires > floor}
-    for grant in chain:
+    for at, grant in enumerate(chain):
         if grant.scope.max_uses is None and grant.scope.device_nonce is None:
             continue  # neither counted nor bound to a nonce: nothing to remember
-        check_use(grant, spent, manifest_digest)
-        used = spent.get(grant.cti)
+        under = use_id(chain[at:])
+        check_use(grant, spent, manifest_digest, under)
+        used = spent.get(under)
         if used is not None and used.manifest_digest == manifest_digest:
-            kept[grant.cti] = used
+            kept[under] = used
         else:
-            kept[grant.cti] = Spent(manifest_digest, (used.uses if used else 0) + 1, grant.expires)
+            expires = max(grant.expires, used.expires if used else 0)  # no second wording may shorten the memory
+            kept[under] = Spent(manifest_digest, (used.uses if used else 0) + 1, expires)
+    delegated = sum(len(under) > CTI_SIZE and under.startswith(chain[-1].cti) for under in kept)
+    if delegated > DELEGATED_LIMIT:
+        raise Refused("grant.replay", f"the device remembers {DELEGATED_LIMIT} grants delegated from this one already")
     if len(kept) > SPENT_LIMIT:
         raise Refused(
             "grant.replay", f"the device remembers {SPENT_LIMIT} spent grants and may forget none of them yet"

@@ -82,11 +82,15 @@ class LinkEngine:
 
     def send(self, channel: Channel, message: bytes, now: float) -> None:
         """Queue one message; it arrives once, in order, or the engine fails. LocalProtocolError when the channel
-        does not exist or the message is longer than `max_message`."""
+        does not exist or the message is longer than `max_message`; LinkError("link.timeout") when the peer has not
+        acknowledged `max_pending` bytes of earlier ones: nothing is queued then."""
         self._alive()
         if len(message) > self._parameters.max_message:
             raise LocalProtocolError("link.protocol", f"message of {len(message)} bytes is too long for the link")
-        self._lane(channel).send(message, now)
+        lane = self._lane(channel)
+        if lane.sender.pending_bytes > self._parameters.max_pending:
+            raise LinkError("link.timeout", f"the peer leaves {lane.sender.pending_bytes} bytes unacknowledged")
+        lane.send(message, now)
 
     def ping(self, now: float) -> None:
         """Ask the peer for a sign of life on the sealed channel, or on the plain one when there is no other."""

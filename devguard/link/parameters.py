@@ -21,6 +21,7 @@ class LinkParameters:
     """What one end of the link does and announces.
 
     `baud` 0 means that the line's speed is unknown: then no serialisation time enters the timers.
+    `max_pending` bounds the message bytes of one channel that wait for their acknowledgement.
     `window_bytes` is what this end buffers out of order per channel, and announces to its peer.
     """
 
@@ -31,6 +32,7 @@ class LinkParameters:
     segment_max: int = 4096
     segments_in_flight: int = SACK_LIMIT * 8
     max_message: int = 64 * 1024
+    max_pending: int = 64 * 1024 * 1024
     later_acked: int = 3
     rto_initial: float = 1.0
     rto_min: float = 0.1
@@ -50,7 +52,8 @@ class LinkParameters:
         counts = 1 <= self.segments_in_flight <= SACK_LIMIT * 8 and self.later_acked >= 1 and self.ack_every >= 1
         times_rise = 0 < self.rto_min <= self.rto_initial <= self.rto_max and self.give_up > 0
         delays_rise = 0 <= self.ack_delay_min <= self.ack_delay_max and self.ack_fraction > 0
-        limits = self.baud >= 0 and self.max_message > 0 and self.loss_prior > 0 and self.loss_memory > 0
+        limits = self.baud >= 0 and self.loss_prior > 0 and self.loss_memory > 0
+        limits = limits and self.max_message > 0 and self.max_pending > 0
         if not (sizes_rise and fits and counts and times_rise and delays_rise and limits and self.overhead > 0):
             raise LocalProtocolError("link.protocol", "link parameters contradict each other")
 

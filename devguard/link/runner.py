@@ -80,7 +80,7 @@ class ScriptRunner:
         elif isinstance(step, Attach):
             engine.attach(step.protector, now)
         elif isinstance(step, Flush):
-            self._wait(engine, lambda: engine.idle)
+            self._wait(engine, lambda: engine.idle, step.timeout)
         else:
             return self._receive(engine, step)
         return None

@@ -7,29 +7,44 @@ envelope (RFC 8949 section 4.2.1).
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from devguard import wire
-from devguard.errors import Malformed
+from devguard.errors import Malformed, Refused
 
 _CODE = "envelope.malformed"
 _LOOSE = "envelope.not-deterministic"
 
 
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Refused("file.unreadable", f"the envelope cannot be read: {error.strerror or error}") from error
+
+
 class Cursor:
-    """Position `at` in a reader that ends at `end`; both are absolute offsets of the reader."""
+    """Position `at` in a reader that ends at `end`; both are absolute offsets of the reader.
+
+    A reader that fails raises `Refused("file.unreadable")`.
+    """
 
     def __init__(self, reader: BinaryIO) -> None:
         self._reader = reader
-        self.at = reader.tell()
-        self.end = reader.seek(0, io.SEEK_END)
-        reader.seek(self.at)
+        with _readable():
+            self.at = reader.tell()
+            self.end = reader.seek(0, io.SEEK_END)
+            reader.seek(self.at)
 
     def take(self, size: int) -> bytes:
         """The next `size` bytes; `Malformed` when the reader ends before."""
         if size > self.end - self.at:
             raise Malformed(_CODE, f"the envelope ends early at offset {self.end}")
-        data = self._reader.read(size)
+        with _readable():
+            data = self._reader.read(size)
         if len(data) != size:
             raise Malformed(_CODE, f"the envelope ends early at offset {self.at + len(data)}")
         self.at += size
@@ -38,7 +53,8 @@ class Cursor:
     def jump(self, offset: int) -> None:
         """Moves to an offset that `byte_string` has proved to lie inside the reader."""
         if offset != self.at:
-            self._reader.seek(offset)
+            with _readable():
+                self._reader.seek(offset)
             self.at = offset
 
     def head(self) -> tuple[int, int]:

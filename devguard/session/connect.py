@@ -7,14 +7,16 @@ verified. `identify` stops there: it reads the proven serial and ends, which is 
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from devguard.cose.keys import CoseKey
 from devguard.cose.sign import Signer
 from devguard.errors import DeviceRefused, Refused, RemoteProtocolError
-from devguard.grant.credential import DeviceIdentity, check_credential, read_credential
+from devguard.grant.credential import DeviceCredential, DeviceIdentity, check_credential, read_credential
 from devguard.session.credentials import KcwtResolver, OwnCredential
 from devguard.session.initiator import EdhocInitiator
 from devguard.session.records import RecordLayer
@@ -35,6 +37,8 @@ from devguard.trust.document import TrustDocument
 
 ANSWER_SECONDS: Final = 30.0
 IDENTIFY_SUITES: Final = (3, 5)  # every device holds a P-256 credential
+_CODE: Final = re.compile(r"[a-z]{1,24}(\.[a-z0-9-]{1,32}){1,2}")
+_OWN_ROOMS: Final = ("log", "internal")
 M = TypeVar("M")
 
 
@@ -42,7 +46,8 @@ M = TypeVar("M")
 class Bench:
     """Who pushes: trust, time, entropy, the grant (untagged CWT) and its holder's signer (None: identify only).
 
-    `serial` is the device asked for; any other proven serial refuses.
+    `serial` is the device asked for; any other proven serial refuses. `older`: documents whose device authorities may
+    vouch for a device that is about to be given the newer one.
     """
 
     trust: TrustDocument
@@ -51,6 +56,7 @@ class Bench:
     grant: bytes | None = None
     signer: Signer | None = None
     serial: str | None = None
+    older: tuple[TrustDocument, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +79,24 @@ def expect(data: bytes, kind: type[M], *, sealed: bool) -> M:
     if isinstance(message, kind):
         return message
     if isinstance(message, RefusedReply):
-        raise DeviceRefused(message.code, f"the device refused: {message.text}", message.hint or None)
+        raise DeviceRefused(
+            _code(message.code), f"the device refused: {_line(message.text)}", _line(message.hint) or None
+        )
     if isinstance(message, EdhocFailure):
-        raise DeviceRefused(message.code or "session.handshake", f"the device refused: {message.text}")
+        raise DeviceRefused(_code(message.code), f"the device refused: {_line(message.text)}")
     raise RemoteProtocolError("session.order", f"expected {kind.__name__}, the device sent {type(message).__name__}")
+
+
+def _code(said: str) -> str:
+    """A refusal code as a device may give it. Of what is no code, and of codes that are the bench's own affair (its
+    log, its inside), nothing is kept: anybody on the line may have said it."""
+    room = said.partition(".")[0]
+    return said if _CODE.fullmatch(said) and room not in _OWN_ROOMS else "session.handshake"
+
+
+def _line(said: str) -> str:
+    """What the other end said, on one line of printable text: nothing in it can pass for words of ours."""
+    return "".join(char if char.isprintable() else " " for char in said)
 
 
 def greet() -> Script[HelloReply]:
@@ -95,7 +115,7 @@ def _begin(bench: Bench) -> Script[tuple[HelloReply, EdhocInitiator, DeviceIdent
     found: list[DeviceIdentity] = []
 
     def check(cwt: bytes) -> CoseKey:
-        identity = check_credential(read_credential(cwt), bench.trust, bench.now)
+        identity = _known_device(read_credential(cwt), bench)
         found.append(identity)
         return identity.key
 
@@ -115,6 +135,20 @@ def _begin(bench: Bench) -> Script[tuple[HelloReply, EdhocInitiator, DeviceIdent
     if bench.serial is not None and identity.serial != bench.serial:
         raise Refused("device.identity", f"asked for serial {bench.serial}, the device proved {identity.serial}")
     return hello, edhoc, identity
+
+
+def _known_device(credential: DeviceCredential, bench: Bench) -> DeviceIdentity:
+    """By the bench's trust document, or by an older one where that is asked for; what is revoked stays revoked."""
+    try:
+        return check_credential(credential, bench.trust, bench.now)
+    except Refused as error:
+        if error.code != "key.unknown":
+            raise
+        for older in reversed(bench.older):
+            known = replace(older, revoked=older.revoked | bench.trust.revoked)
+            with contextlib.suppress(Refused):
+                return check_credential(credential, known, bench.now)
+        raise
 
 
 def identify(bench: Bench) -> Script[tuple[DeviceIdentity, HelloReply]]:

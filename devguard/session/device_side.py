@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeAlias
 
 from devguard.cose.keys import CoseKey
-from devguard.errors import CODES, DevguardError, Malformed, RemoteProtocolError
+from devguard.errors import CODES, DevguardError, Malformed, Refused, RemoteProtocolError
 from devguard.session.credentials import KcwtResolver, OwnCredential
 from devguard.session.records import RecordLayer
 from devguard.session.responder import EdhocResponder
-from devguard.session.table import AFTER_REFUSAL, State, following
+from devguard.session.table import AFTER_REFUSAL, TABLE, State, following
 from devguard.session.verbs import (
     MAX_TEXT,
     PROTOCOL_VERSION,
@@ -37,6 +37,8 @@ from devguard.session.verbs import (
     RefusedReply,
     ReportReply,
     ReportRequest,
+    TrustChain,
+    Verb,
     decode_message,
     encode_message,
     verb_of,
@@ -69,6 +71,14 @@ class DevicePort(Protocol):
         """Called when message_3 has proved that key."""
         ...
 
+    def limit(self) -> DevguardError | None:
+        """Why this conversation may hand over trust documents and nothing else; None when it may do what it asks."""
+        ...
+
+    def trust_chain(self, piece: bytes, ending: int) -> None:
+        """Take a piece of a chain of trust documents; at its end judge it, keep it, and judge the grant again."""
+        ...
+
     def approve(self, approval: bytes, grant: bytes) -> None:
         """Take the second technician's word; what it names is compared when the offer is known."""
         ...
@@ -79,6 +89,10 @@ class DevicePort(Protocol):
         ...
 
     def commit(self, manifest_digest: bytes) -> None: ...
+    def reboot(self) -> None:
+        """Called before the boot that was asked for: the moment is judged once more."""
+        ...
+
     def report(self, challenge: bytes) -> bytes: ...
     def refused(self, error: DevguardError) -> None:
         """Note the refusal in the device's own log."""
@@ -126,18 +140,28 @@ class DeviceConversation:
 
     def heard(self, data: bytes, *, sealed: bool) -> list[Action]:
         """Judge one message. A refusal is answered and noted; what is out of order ends the conversation."""
+        if not sealed and self._records is not None:
+            return []  # nobody authenticated the open channel: what is said there touches no session
         if self.state is State.CLOSED:
             return [Ended()]
         try:
             message = decode_message(data, sealed=sealed)
-            after = following(self.state, verb_of(message))
+            after = self._following(verb_of(message))
             actions = self._act(message)
+            if isinstance(message, TrustChain) or after is State.AUTHORISED:
+                after = State.AUTHORISED if self._port.limit() is None else State.LIMITED
         except DevguardError as error:
             return self._refuse(error, sealed=sealed)
         self.state = after
         if after is State.CLOSED:
             actions.append(Ended())
         return actions
+
+    def _following(self, verb: Verb) -> State:
+        limit = self._port.limit() if self.state is State.LIMITED else None
+        if limit is not None and (State.AUTHORISED, verb) in TABLE and (State.LIMITED, verb) not in TABLE:
+            raise Refused(limit.code, limit.message, limit.hint)
+        return following(self.state, verb)
 
     def _refuse(self, error: DevguardError, *, sealed: bool) -> list[Action]:
         self._port.refused(error)
@@ -223,6 +247,10 @@ class DeviceConversation:
                 self._port.approve(message.approval, message.grant)
             elif isinstance(message, Commit):
                 self._port.commit(message.manifest_digest)
+            elif isinstance(message, Reboot):
+                self._port.reboot()
+            elif isinstance(message, TrustChain):
+                self._port.trust_chain(message.piece, message.ending)
             answer = Done(int(verb_of(message)))
         actions: list[Action] = [Reply(encode_message(answer), sealed=True)]
         if isinstance(message, Reboot):

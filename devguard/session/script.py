@@ -55,7 +55,10 @@ class Attach:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """Wait until everything queued is acknowledged. Result: None."""
+    """Wait until everything queued is acknowledged, at most `timeout` seconds: a courtesy to a peer that may be gone
+    with its last acknowledgement, never a proof. Result: None."""
+
+    timeout: float = 2.0
 
 
 Step: TypeAlias = OpenPlain | Send | Receive | Attach | Flush

@@ -20,6 +20,7 @@ class State(enum.StrEnum):
     GREETED = "greeted"
     ANSWERED = "answered"
     AUTHORISED = "authorised"
+    LIMITED = "limited"
     RECEIVING = "receiving"
     JUDGED = "judged"
     CLOSED = "closed"
@@ -33,7 +34,10 @@ TABLE: Final[dict[tuple[State, Verb], State]] = {
     (State.AUTHORISED, Verb.OFFER): State.RECEIVING,
     (State.AUTHORISED, Verb.REPORT): State.AUTHORISED,
     (State.AUTHORISED, Verb.KEEP_ALIVE): State.AUTHORISED,
+    (State.AUTHORISED, Verb.TRUST_CHAIN): State.AUTHORISED,
     (State.AUTHORISED, Verb.CLOSE): State.CLOSED,
+    (State.LIMITED, Verb.TRUST_CHAIN): State.LIMITED,
+    (State.LIMITED, Verb.CLOSE): State.CLOSED,
     (State.RECEIVING, Verb.DATA): State.RECEIVING,
     (State.RECEIVING, Verb.KEEP_ALIVE): State.RECEIVING,
     (State.RECEIVING, Verb.COMMIT): State.JUDGED,
@@ -44,12 +48,18 @@ TABLE: Final[dict[tuple[State, Verb], State]] = {
     (State.JUDGED, Verb.CLOSE): State.CLOSED,
 }
 
+# A grant that fails only because the trust document is too old opens a session for the newer one and nothing else;
+# when that has come, the grant is judged again.
+LIMITED_AFTER: Final = (State.ANSWERED, Verb.EDHOC)
+AUTHORISED_AFTER: Final = (State.LIMITED, Verb.TRUST_CHAIN)
+
 # Where a refusal leads: an offer may be made again, a broken download or handshake may not go on.
 AFTER_REFUSAL: Final[dict[State, State]] = {
     State.WAITING: State.CLOSED,
     State.GREETED: State.CLOSED,
     State.ANSWERED: State.CLOSED,
     State.AUTHORISED: State.AUTHORISED,
+    State.LIMITED: State.LIMITED,
     State.RECEIVING: State.CLOSED,
     State.JUDGED: State.CLOSED,
     State.CLOSED: State.CLOSED,
@@ -68,6 +78,10 @@ def diagram() -> str:
     """The table as a Mermaid state diagram."""
     lines = ["stateDiagram-v2", f"    [*] --> {State.WAITING}"]
     lines += [f"    {state} --> {after}: {verb.name.lower()}" for (state, verb), after in TABLE.items()]
+    lines.append(f"    {LIMITED_AFTER[0]} --> {State.LIMITED}: {LIMITED_AFTER[1].name.lower()}, trust too old")
+    lines.append(
+        f"    {AUTHORISED_AFTER[0]} --> {State.AUTHORISED}: {AUTHORISED_AFTER[1].name.lower()}, grant good now"
+    )
     lines += [
         f"    {state} --> {after}: refused"
         for state, after in AFTER_REFUSAL.items()

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from devguard.errors import DeviceRefused, LocalProtocolError, Refused, RemoteProtocolError
+from devguard.errors import DeviceRefused, LinkError, LocalProtocolError, Refused, RemoteProtocolError
 from devguard.grant.check import CheckedGrant
 from devguard.session.approval import LIFETIME, ApprovalRequest
 from devguard.session.connect import ANSWER_SECONDS, Bench, Connected, connect, expect
@@ -40,6 +40,8 @@ from devguard.verdict.judge import Release
 DATA_CHUNK: Final = 8 * 1024
 JUDGE_SECONDS: Final = 120.0
 APPROVER_PAUSE: Final = 2.0
+CLOCK_SLACK: Final = 60  # the device's clock may run behind ours, and refuses what seems to live too long
+REBOOT_SECONDS: Final = 10.0
 
 
 class PayloadReader(Protocol):
@@ -79,7 +81,10 @@ class UpdateSession:
         self.grant.covers(self.release)
 
     def push(self) -> Script[Connected]:
-        """Connect, approve, offer, send, commit, reboot. Raises `DeviceRefused` when the device says no."""
+        """Connect, approve, offer, send, commit, reboot. Raises `DeviceRefused` when the device says no.
+
+        Whether the new image runs is for the signed report to say: see `fetch_report` and `after_reboot`.
+        """
         session = yield from connect(self.bench)
         self.connected = session
         if self.approver is not None:
@@ -87,8 +92,13 @@ class UpdateSession:
         accept = yield from self._offer()
         yield from self._send(accept)
         yield from self._acknowledged(Commit(self.release.manifest_digest), JUDGE_SECONDS)
-        yield from self._acknowledged(Reboot(), ANSWER_SECONDS)
-        yield Flush()
+        # A device that goes down may take its last answer with it; the image is committed, the report tells the rest.
+        try:
+            yield from self._acknowledged(Reboot(), REBOOT_SECONDS)
+            yield Flush()
+        except LinkError as error:
+            if error.code != "link.timeout":
+                raise
         return session
 
     def _approve(self, session: Connected, approver: Approver) -> Script[None]:
@@ -98,7 +108,7 @@ class UpdateSession:
             self.release.manifest_digest,
             self.grant.action.value,
             hashlib.sha256(self.grant.grant.untagged).digest(),
-            self.bench.now + LIFETIME,
+            self.bench.now + LIFETIME - CLOCK_SLACK,
         )
         waited = 0.0
         while (answer := approver(request)) is None:

@@ -40,6 +40,7 @@ class Verb(enum.IntEnum):
     REPORT = 15
     KEEP_ALIVE = 16
     CLOSE = 17
+    TRUST_CHAIN = 18
     DONE = 20
     ACCEPT = 21
     REFUSED = 22
@@ -135,6 +136,22 @@ class Close:
     """The bench is done."""
 
 
+class Ending(enum.IntEnum):
+    """What a piece of a chain of trust documents ends: nothing, its document, or with that the chain."""
+
+    PIECE = 0
+    DOCUMENT = 1
+    CHAIN = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TrustChain:
+    """A piece of a trust document; a chain of documents, oldest first, is judged when its last piece is there."""
+
+    piece: bytes
+    ending: int
+
+
 @dataclass(frozen=True, slots=True)
 class Done:
     """Device: the named verb took effect."""
@@ -178,7 +195,7 @@ class ReportReply:
 
 Message: TypeAlias = (
     Hello | HelloReply | Edhoc | EdhocFailure | Approve | Offer | Data | Commit | Reboot | ReportRequest
-    | KeepAlive | Close | Done | Accept | RefusedReply | Durable | ReportReply
+    | KeepAlive | Close | TrustChain | Done | Accept | RefusedReply | Durable | ReportReply
 )  # fmt: skip
 
 Check: TypeAlias = Callable[[Any], bool]
@@ -214,6 +231,7 @@ _LAYOUT: Final[dict[Verb, tuple[type[Any], tuple[Check, ...]]]] = {
     Verb.REPORT: (ReportRequest, (_bytes(NONCE_SIZE, NONCE_SIZE),)),
     Verb.KEEP_ALIVE: (KeepAlive, ()),
     Verb.CLOSE: (Close, ()),
+    Verb.TRUST_CHAIN: (TrustChain, (_bytes(1, MAX_DATA), _uint(max(Ending)))),
     Verb.DONE: (Done, (_uint(255),)),
     Verb.ACCEPT: (Accept, (_uint(255), _uint(2**24), _uint(2**16), _OFFSET, _bytes(DIGEST_SIZE, 64))),
     Verb.REFUSED: (RefusedReply, (_text, _text, _text)),

@@ -1,14 +1,14 @@
 """Reading, judging and making trust documents: a COSE_Sign over the payload that `codec` reads.
 
 `read_trust` believes a document only on the word of its own root role; that this root is the right one is
-known by pinning the document's digest or by a chain of documents, which is not this module's work. Nothing is
+known by pinning the document's digest or by a chain of documents, which is `chain`'s work. Nothing is
 read from disk and no clock is asked. Source: devguard formats, "Trust document"; RFC 9052 section 4.1;
 RFC 9596 for `typ`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from devguard.cose.roles import RoleName
 from devguard.cose.sign import TYP_TRUST, Signer, SignMany, read_sign, sign_many
@@ -47,7 +47,7 @@ def read_trust(data: bytes) -> TrustDocument:
     signed or a root signature does not verify, `Refused` with `key.development`, `key.purpose` (another kind of
     object), `key.weak` or `signature.algorithm`. Time is judged apart, by `check_time`.
     """
-    doc, sign = _parse(data)
+    doc, sign = parse_trust(data)
     quorum = _root_quorum(doc, sign)
     if not quorum:
         raise Refused("trust.signature", f"not signed by enough root persons: {quorum.explanation}")
@@ -59,7 +59,7 @@ def peek_trust(data: bytes) -> tuple[TrustDocument, Quorum]:
 
     The document is *not* vouched for unless the quorum is true. Errors as `read_trust`, without the threshold's.
     """
-    doc, sign = _parse(data)
+    doc, sign = parse_trust(data)
     return doc, _root_quorum(doc, sign)
 
 
@@ -74,7 +74,11 @@ def check_time(doc: TrustDocument, now: int) -> None:
         raise Refused("trust.not-yet", f"version {doc.version} was issued {doc.issued - now} s in the future")
 
 
-def _parse(data: bytes) -> tuple[TrustDocument, SignMany]:
+def parse_trust(data: bytes) -> tuple[TrustDocument, SignMany]:
+    """The document and its signatures, form judged and no signature: for this room, which judges them.
+
+    Raises `Malformed("trust.malformed")` and the errors of the payload (see `codec.decode_payload`).
+    """
     if len(data) > MAX_DOCUMENT:
         raise Malformed("trust.malformed", f"a trust document of {len(data)} bytes; at most {MAX_DOCUMENT} are read")
     sign = read_sign(data, tagged=True, code="trust.malformed")
@@ -88,9 +92,18 @@ def _parse(data: bytes) -> tuple[TrustDocument, SignMany]:
 
 
 def _root_quorum(doc: TrustDocument, sign: SignMany) -> Quorum:
-    """Verifies every signature of a root key and counts its persons. A signature by a key that is not in this
-    root is left alone: a rotated document carries those of the root before it."""
-    root = doc.roles[RoleName.ROOT]
+    # Nothing attests when a signature was made, so a root key counts only where its own validity covers the
+    # whole life of the document: whoever steals it later cannot make a document that is still alive.
+    return root_quorum(doc, sign, lambda entry: entry.valid_at(doc.issued) and entry.valid_at(doc.expires))
+
+
+def root_quorum(judge: TrustDocument, sign: SignMany, valid: Callable[[KeyEntry], bool]) -> Quorum:
+    """Verifies every signature by a root key of `judge` and counts its persons, of keys that are `valid`.
+
+    A signature by a key that is not in that root is left alone: a rotated document carries those of the root before
+    it. Raises `Refused("trust.signature")` for one that does not verify.
+    """
+    root = judge.roles[RoleName.ROOT]
     verified: list[tuple[bytes, int]] = []
     for index, signature in enumerate(sign.signatures):
         entry = root.entry(signature.kid) if signature.kid is not None else None
@@ -103,11 +116,7 @@ def _root_quorum(doc: TrustDocument, sign: SignMany) -> Quorum:
                 raise
             raise Refused("trust.signature", f"the root signature of {entry.person} does not verify") from error
         verified.append((entry.thumbprint, signature.algorithm))
-    # Nothing attests when a signature was made, so a root key counts only where its own validity covers the
-    # whole life of the document: whoever steals it later cannot make a document that is still alive.
-    return count_where(
-        doc, RoleName.ROOT, verified, lambda entry: entry.valid_at(doc.issued) and entry.valid_at(doc.expires)
-    )
+    return count_where(judge, RoleName.ROOT, verified, valid)
 
 
 def trust_payload(
@@ -158,7 +167,7 @@ def build_trust(doc: TrustDocument, signers: Sequence[Signer]) -> bytes:
         raise LocalProtocolError("trust.signature", "a trust document is signed by at least one root key")
     for signer in signers:
         _require_root(judged, signer)
-    return _bounded(sign_many(signers, payload, typ=TYP_TRUST))
+    return bounded(sign_many(signers, payload, typ=TYP_TRUST))
 
 
 def add_root_signature(data: bytes, signer: Signer) -> bytes:
@@ -167,11 +176,11 @@ def add_root_signature(data: bytes, signer: Signer) -> bytes:
     Raises `Refused("release.duplicate")` when the key has signed already, `Refused("key.purpose")` when it is not
     in the root role, and the errors of `peek_trust`.
     """
-    doc, sign = _parse(data)
+    doc, sign = parse_trust(data)
     if any(one.kid == signer.key.thumbprint for one in sign.signatures):
         raise Refused("release.duplicate", "this key has signed the document already")
     _require_root(doc, signer)
-    return _bounded(sign.add(signer, TYP_TRUST))
+    return bounded(sign.add(signer, TYP_TRUST))
 
 
 def _require_root(doc: TrustDocument, signer: Signer) -> None:
@@ -179,7 +188,8 @@ def _require_root(doc: TrustDocument, signer: Signer) -> None:
         raise Refused("key.purpose", f"key {signer.key.fingerprint[:16]} is not in the document's root role")
 
 
-def _bounded(sign: SignMany) -> bytes:
+def bounded(sign: SignMany) -> bytes:
+    """The bytes of a signed document; `Malformed("trust.malformed")` when nobody would read that many."""
     data = sign.encode()
     if len(data) > MAX_DOCUMENT or len(sign.signatures) > MAX_SIGNATURES:
         raise Malformed("trust.malformed", f"the signed document has {len(data)} bytes, more than {MAX_DOCUMENT}")

@@ -22,7 +22,7 @@ def check_sequence(facts: ReleaseFacts, manifest_digest: bytes, trust: TrustDocu
         raise Refused("version.rollback", f"sequence {facts.sequence} is below the trust document's floor {floor}")
     installed = target.installed_sequence
     if installed is None:
-        return f"sequence {facts.sequence}; installed: {NOT_ASKED}"
+        return _by_version(facts, target.installed_version)
     if facts.sequence < installed:
         raise Refused("version.rollback", f"sequence {facts.sequence} is older than the installed {installed}")
     if facts.sequence == installed:
@@ -31,6 +31,24 @@ def check_sequence(facts: ReleaseFacts, manifest_digest: bytes, trust: TrustDocu
         raise Refused("version.rollback", f"sequence {installed} is installed, and it is a different release")
     _step("sequence", facts.sequence, installed, trust.max_step)
     return f"sequence {facts.sequence} follows {installed}"
+
+
+def _by_version(facts: ReleaseFacts, installed: str | None) -> str:
+    """Where only the installed version is known, the versions stand in for the sequence numbers."""
+    if installed is None:
+        return f"sequence {facts.sequence}; installed: {NOT_ASKED}"
+    offered, found = to_array(facts.version or ""), to_array(installed)
+    if offered is None or found is None:
+        what = f"version {facts.version or '(not named)'} cannot be compared with the installed {installed}"
+        raise Refused("version.rollback", what, "name the installed release by its sequence number")
+    # A release stands after its own pre-releases: the number they have behind the third is below 0.
+    width = max(len(offered), len(found))
+    first, second = (array + (0,) * (width - len(array)) for array in (offered, found))
+    if first < second:
+        raise Refused("version.rollback", f"version {facts.version} is older than the installed {installed}")
+    if first == second:
+        raise Refused("version.current", f"version {installed} is installed already")
+    return f"sequence {facts.sequence}; version {facts.version} follows {installed}"
 
 
 def check_security_version(facts: ReleaseFacts, trust: TrustDocument, target: Target) -> str:

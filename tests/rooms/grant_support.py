@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from builders import NOW, make_signer, make_vendor
-
 from devguard.cose.algorithms import Algorithm
 from devguard.cose.keys import CoseKey
 from devguard.cose.roles import RoleName

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
+
 from devguard.errors import Refused
 from devguard.link.channel import nearest
 from devguard.link.engine import LinkEngine

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from builders import PUMP
 
+from builders import PUMP
 from devguard.errors import Malformed, Refused
 from devguard.image.measure import Measured
 from devguard.manifest.build import build_envelope

@@ -6,13 +6,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from device_support import NOW, SMALL, Build, Power, Rig, accept, make_build, small_model, with_running
 
 from devguard.device.bootloader import BootState
 from devguard.device.flash import PowerCut
 from devguard.device.header import MAGIC, encode_block
 from devguard.device.layout import Mark
 from devguard.errors import Refused
+from device_support import NOW, SMALL, Build, Power, Rig, accept, make_build, small_model, with_running
 
 OLD = make_build("1.0.0", 1, 1400)
 NEW = make_build("1.1.0", 2, 1530, security_version=3)

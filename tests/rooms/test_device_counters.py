@@ -8,7 +8,6 @@ from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
-from device_support import make_build
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,6 +25,7 @@ from devguard.device.counters import (
 from devguard.device.counters_codec import decode_counters, encode_counters
 from devguard.errors import LocalProtocolError, Refused
 from devguard.grant.uses import SPENT_LIMIT, Spent
+from device_support import make_build
 
 A, B = b"\xaa" * 32, b"\xbb" * 32
 HEADER = make_build("1.0.0", 1, 100).header

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from device_support import NOW, SMALL, Rig, make_build, with_running
 from hypothesis import given
 from hypothesis import strategies as st
 
 from devguard.device.flash import Operation
 from devguard.device.layout import Mark
 from devguard.errors import LocalProtocolError, Refused
+from device_support import NOW, SMALL, Rig, make_build, with_running
 
 OLD = make_build("1.0.0", 1, 700)
 NEW = make_build("1.1.0", 2, 1001)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from device_support import SMALL
 from hypothesis import given
 from hypothesis import strategies as st
 
 from devguard.device.flash import FlashGeometry, FlashMemory, MemoryBackend, Operation, PowerCut, Tear
 from devguard.errors import LocalProtocolError, Refused
+from device_support import SMALL
 
 GEOMETRY = FlashGeometry(4096, 512, 64, 4)
 

@@ -7,7 +7,6 @@ import random
 from dataclasses import replace
 
 import pytest
-from device_support import HOWS, NOW, SMALL, Build, Power, Rig, accept, make_build, with_running
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -16,6 +15,7 @@ from devguard.device.bootloader import BootState
 from devguard.device.counters import check_no_regression
 from devguard.device.flash import PowerCut
 from devguard.errors import Refused
+from device_support import HOWS, NOW, SMALL, Build, Power, Rig, accept, make_build, with_running
 
 OLD = make_build("1.0.0", 1, 3 * 512 - 70)
 NEW = make_build("1.1.0", 2, 3 * 512 - 6)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from device_support import SMALL, make_build
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from devguard.device.journal import Journal, SwapKind
 from devguard.device.layout import Layout, Mark
 from devguard.device.slots import Slots
 from devguard.errors import LocalProtocolError, Refused
+from device_support import SMALL, make_build
 
 BUILD = make_build("1.2.3", 7, 900)
 

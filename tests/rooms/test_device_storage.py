@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from device_support import NOW, SMALL, accept, make_build, small_model
 
 from devguard.device.bootloader import Bootloader, BootState
 from devguard.device.counters import Counters
@@ -19,6 +18,7 @@ from devguard.device.models import load_model
 from devguard.device.storage import DeviceDirectory, FileBackend, StoredIdentity, StoredKey
 from devguard.device.therapy import PumpTherapy
 from devguard.errors import LocalProtocolError, Refused
+from device_support import NOW, SMALL, accept, make_build, small_model
 
 MODEL = small_model()
 IDENTITY = StoredIdentity(

@@ -6,9 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import NOW, changed, judge_bytes, make_release, make_signer
-from grant_support import AUTHORITY, DEVICE, HOUR, NONCE, TESS, TOM, VENDOR, check, make_grant, scoped
 
+from builders import NOW, changed, judge_bytes, make_release, make_signer
 from devguard.cose.algorithms import Algorithm
 from devguard.cose.sign import TYP_GRANT
 from devguard.errors import DevguardError
@@ -16,7 +15,9 @@ from devguard.grant.chain import check_link, delegate_grant, read_chain
 from devguard.grant.claims import ANY, Action, Grant, grant_claims, read_grant
 from devguard.grant.cwt import make_token
 from devguard.grant.scope import CODE, Scope
+from devguard.grant.uses import use_id
 from devguard.manifest.model import Clock
+from grant_support import AUTHORITY, DEVICE, HOUR, NONCE, TESS, TOM, VENDOR, check, make_grant, scoped
 
 PARENT_SCOPE = scoped(
     serials=frozenset({"IP-0001", "IP-0002"}),
@@ -156,18 +157,19 @@ def test_a_parents_uses_are_spent_by_its_children() -> None:
     first = judge_bytes(make_release(VENDOR), VENDOR).require()
     second = judge_bytes(make_release(VENDOR, version="1.2.0", sequence=3), VENDOR).require()
     spent = check(delegate(parent, scope=one), holder=TOM.key).spend(first, NOW)
-    assert set(spent) == {parent.cti, b"d" * 16}
+    assert set(spent) == {parent.cti, use_id((delegate(parent, scope=one), parent))}
     sibling = delegate(parent, scope=one, cti=b"s" * 16)
     device = replace(DEVICE, spent=spent)
     with pytest.raises(DevguardError, match=r"grant\.replay"):
         check(sibling, holder=TOM.key, device=device).covers(second)
 
 
-def test_a_delegated_grant_does_not_move_the_clock() -> None:
+def test_without_a_clock_a_delegated_grant_lives_by_the_authoritys_time_and_never_longer() -> None:
     no_clock = replace(DEVICE, clock=Clock.NONE)
     trust = changed(VENDOR, grant_epoch=3, issued=NOW - 1).trust
-    assert code_of(delegate(), device=no_clock, now=NOW - 60, trust=trust) == "grant.not-yet"
+    assert not check(delegate(), holder=TOM.key, device=no_clock, now=NOW - 60, trust=trust).moves
     check(delegate(), holder=TOM.key, device=no_clock, now=NOW, trust=trust)
+    assert code_of(delegate(), device=no_clock, now=NOW + 12 * HOUR, trust=trust) == "grant.expired"
 
 
 def test_reading_a_chain_trusts_nothing_and_a_link_needs_its_parent() -> None:

@@ -8,11 +8,10 @@ from typing import Any
 import cbor2
 import cwt
 import pytest
-from builders import NOW, make_signer
-from grant_support import AUTHORITY, CTI, HOUR, NONCE, SCOPE, TESS, TOM, make_grant, scoped
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import NOW, make_signer
 from devguard import wire
 from devguard.cose.algorithms import Algorithm
 from devguard.cose.sign import TYP_GRANT, sign1
@@ -20,6 +19,7 @@ from devguard.errors import DevguardError, LocalProtocolError, Malformed, Refuse
 from devguard.grant.claims import ANY, MAX_LIFE, Action, Scope, grant_claims, issue_grant, read_grant
 from devguard.grant.scope import NO_HOURS, Claim, decode_scope, encode_scope
 from devguard.image.kind import Kind, recognise
+from grant_support import AUTHORITY, CTI, HOUR, NONCE, SCOPE, TESS, TOM, make_grant, scoped
 
 CLAIMS = grant_claims(
     issuer="authority.example", subject="Tess Technician", holder=TESS.key, scope=SCOPE,

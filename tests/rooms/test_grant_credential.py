@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from builders import NOW, changed, make_signer
-from grant_support import AUTHORITY, VENDOR, make_grant
 
+from builders import NOW, changed, make_signer
 from devguard import wire
 from devguard.cose.algorithms import Algorithm
 from devguard.cose.roles import RoleName
@@ -15,6 +14,7 @@ from devguard.cose.sign import TYP_CREDENTIAL, TYP_GRANT, sign1
 from devguard.errors import DevguardError, Malformed
 from devguard.grant.claims import read_grant
 from devguard.grant.credential import check_credential, issue_credential, read_credential
+from grant_support import AUTHORITY, VENDOR, make_grant
 
 FACTORY = VENDOR.signer(RoleName.DEVICE_AUTHORITY)
 DEVICE = make_signer(Algorithm.ESP256, "device")

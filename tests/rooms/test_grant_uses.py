@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from builders import DAY, NOW
-from grant_support import CTI, HOUR, make_grant, scoped
 from hypothesis import given
 from hypothesis import strategies as st
 
+from builders import DAY, NOW
 from devguard.errors import Refused
 from devguard.grant.uses import (
     EPOCH_STEP,
@@ -20,6 +19,7 @@ from devguard.grant.uses import (
     spend_use,
     uses_left,
 )
+from grant_support import CTI, HOUR, make_grant, scoped
 
 ONE, TWO = b"1" * 32, b"2" * 32
 TIMES = st.integers(0, 2**40)

@@ -8,11 +8,12 @@ import time
 
 import bincopy
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from devguard.errors import Malformed
 from devguard.image.flat import FlashRange
 from devguard.image.ihex import MAX_RUNS, decode_ihex, describe_ihex
-from hypothesis import given
-from hypothesis import strategies as st
 
 FLASH = FlashRange(0x1000, 0x20000)
 END = ":00000001FF\n"

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import cbor2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from devguard.errors import DevguardError, Malformed, Refused
 from devguard.image.flat import FlashRange, flatten
 from devguard.image.kind import Kind, recognise
-from hypothesis import given
-from hypothesis import strategies as st
 
 VECTOR_TABLE = bytes.fromhex("0040002019020000") + bytes(100)
 FLASH = FlashRange(0, 0x1000)

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from hypothesis import given
+from hypothesis import strategies as st
+
 from devguard.cose.keys import CoseKey
 from devguard.errors import DevguardError, Malformed
 from devguard.image import mcuboot_layout as layout
 from devguard.image.mcuboot import McubootReport, inspect_mcuboot
 from devguard.image.mcuboot_keys import image_key, image_key_from_pem
-from hypothesis import given
-from hypothesis import strategies as st
 
 KEYS = {"ed25519_key2": "root-ed25519-2", "ed25519_unknown_key": "root-ed25519-unknown", "p256": "root-ec-p256"}
 SIGNER = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

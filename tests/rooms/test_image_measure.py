@@ -7,10 +7,11 @@ import io
 import tracemalloc
 
 import pytest
-from devguard.errors import Malformed, Refused
-from devguard.image.measure import BUFFER_SIZE, measure
 from hypothesis import given
 from hypothesis import strategies as st
+
+from devguard.errors import Malformed, Refused
+from devguard.image.measure import BUFFER_SIZE, measure
 
 
 @pytest.mark.parametrize(("algorithm", "name"), [(-16, "sha256"), (-43, "sha384"), (-44, "sha512")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from devguard.errors import Refused
 from devguard.link.events import Channel, Closed, PlainLost
 from devguard.link.frames import Acknowledgement, Kind, encode_frame, encode_header

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from devguard.errors import LocalProtocolError, RemoteProtocolError
 from devguard.link.channel import Receiver, Segment, Sender, nearest
 from devguard.link.frames import Acknowledgement, Kind

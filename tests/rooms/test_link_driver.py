@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from devguard.errors import LinkError
 from devguard.link import driver as driver_module
 from devguard.link.driver import PortInfo, SerialDriver, list_ports

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from devguard.errors import LinkError, LocalProtocolError, Refused
 from devguard.link.engine import LinkEngine
 from devguard.link.events import Channel, Closed, Failed, Message, Opened, PlainLost, Role
 from devguard.link.frames import Acknowledgement, FrameReader, Kind, decode_frame, encode_frame, encode_header
 from devguard.link.parameters import LinkParameters
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from link_support import Bench, CcmProtector, Faults, seeded
 
 PLAIN, SEALED = Channel.PLAIN, Channel.SEALED

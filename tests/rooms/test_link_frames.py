@@ -9,6 +9,9 @@ import zlib
 
 import pytest
 from cobs import cobs
+from hypothesis import given
+from hypothesis import strategies as st
+
 from devguard.errors import LocalProtocolError, Malformed
 from devguard.link.frames import (
     Acknowledgement,
@@ -22,8 +25,6 @@ from devguard.link.frames import (
     frame_limit,
 )
 from devguard.link.parameters import PeerLimits
-from hypothesis import given
-from hypothesis import strategies as st
 
 acks = st.builds(
     Acknowledgement,

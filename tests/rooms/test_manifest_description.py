@@ -8,6 +8,9 @@ import uuid
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from devguard.errors import LocalProtocolError, Malformed
 from devguard.image.flat import FlashRange
 from devguard.manifest.description import (
@@ -20,8 +23,6 @@ from devguard.manifest.description import (
 )
 from devguard.manifest.identity import class_id, device_id, vendor_id
 from devguard.manifest.model import Clock, ModelFacts
-from hypothesis import given
-from hypothesis import strategies as st
 
 ROOT = Path(__file__).resolve().parents[2]
 MINIMAL = """

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from builders import make_envelope, make_image
 
+from builders import make_envelope, make_image
 from devguard import wire
 from devguard.cose.keys import CoseKey
 from devguard.cose.sign import read_sign1

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from manifest_support import CLASS, DIGEST, INDEX, OVERRIDE, RUN, TRY, VENDOR, Bench, C, P, code_of, install, sets
 
 from devguard import wire
 from devguard.errors import Malformed, Refused
@@ -17,6 +16,7 @@ from devguard.manifest.envelope import read_envelope
 from devguard.manifest.interpreter import Limits, run
 from devguard.manifest.suit import Command, Comparison, Digest, Section
 from devguard.manifest.version import VersionMatch
+from manifest_support import CLASS, DIGEST, INDEX, OVERRIDE, RUN, TRY, VENDOR, Bench, C, P, code_of, install, sets
 
 
 def published(vectors: Path, name: str) -> Manifest:

@@ -8,9 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import PUMP, describe
-from manifest_support import INDEX, OVERRIDE, RUN, TRY, C, P, build, component, sets
 
+from builders import PUMP, describe
 from devguard import wire
 from devguard.errors import Malformed
 from devguard.manifest.codec import CommandSequence, Common, Manifest, decode_manifest, encode_manifest, encode_sequence
@@ -20,6 +19,7 @@ from devguard.manifest.release import release_facts, signed_manifest
 from devguard.manifest.suit import Command, Comparison, Digest, Section
 from devguard.manifest.text import encode_text
 from devguard.manifest.version import VersionMatch
+from manifest_support import INDEX, OVERRIDE, RUN, TRY, C, P, build, component, sets
 
 BASE = build(describe(components=(component("main"),)))
 BASE_DEVICES = build(describe(components=(component("main", ("SN1", "SN2")),)))

@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from builders import PUMP, describe
 from hypothesis import given
 from hypothesis import strategies as st
-from manifest_support import build, component, measured
 
+from builders import PUMP, describe
 from devguard.errors import LocalProtocolError, Malformed, Refused
 from devguard.image.measure import Measured
 from devguard.manifest.build import build_envelope
@@ -24,6 +23,7 @@ from devguard.manifest.identity import class_id, device_id, vendor_id
 from devguard.manifest.model import ModelFacts
 from devguard.manifest.release import ComponentFacts, ReleaseFacts, TextFacts, release_facts
 from devguard.manifest.version import to_array
+from manifest_support import build, component, measured
 
 PROGRAMMER = replace(PUMP, name="pacemaker-programmer", components=("application", "radio", "display"), technicians=2)
 SBOM = Measured(-16, hashlib.sha256(b"sbom").digest(), 4)

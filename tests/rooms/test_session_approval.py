@@ -6,6 +6,9 @@ import dataclasses
 import hashlib
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from devguard.cose.algorithms import Algorithm
 from devguard.custody.memory import MemorySigner
 from devguard.errors import DevguardError
@@ -18,8 +21,6 @@ from devguard.session.approval import (
     sign_approval,
 )
 from devguard.session.report import Report, read_report, sign_report
-from hypothesis import given
-from hypothesis import strategies as st
 
 NOW = 1_790_000_000
 REQUEST = ApprovalRequest(bytes(32), "PG-1", b"\x01" * 32, "update", b"\x02" * 32, NOW + 600)

@@ -14,11 +14,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
-import session_support as support
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from hypothesis import given
+from hypothesis import strategies as st
+
+import session_support as support
 from devguard import wire
 from devguard.cose.keys import CoseKey
 from devguard.errors import DevguardError, LocalProtocolError, Refused
@@ -35,8 +38,6 @@ from devguard.session.messages import (
 )
 from devguard.session.responder import EdhocResponder
 from devguard.session.suites import PRODUCTION, SUITES, production_suites
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def refused(

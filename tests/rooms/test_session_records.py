@@ -10,17 +10,18 @@ import random
 from collections.abc import Callable
 
 import pytest
-import session_support as support
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, ChaCha20Poly1305
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+import session_support as support
 from devguard import wire
 from devguard.errors import DevguardError, LocalProtocolError, Refused
 from devguard.session import records
 from devguard.session.keyschedule import SessionKeys
 from devguard.session.records import RecordLayer, ReplayWindow, Side
 from devguard.session.suites import SUITES
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 LOCKED = {
     3: "26885ea534508ddbfcd03d6ffddb6c30ccc24e9ce4d95c",

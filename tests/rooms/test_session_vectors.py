@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import session_support as support
 from cryptography.hazmat.primitives.asymmetric import ed25519, x25519
+
+import session_support as support
 from devguard import wire
 from devguard.cose.keys import CoseKey
 from devguard.errors import DevguardError

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from devguard import wire
 from devguard.errors import DevguardError, RemoteProtocolError
 from devguard.session import verbs
 from devguard.session.table import AFTER_REFUSAL, TABLE, State, diagram, following
 from devguard.session.verbs import Verb, decode_message, encode_message, verb_of
-from hypothesis import given
-from hypothesis import strategies as st
 
 EXAMPLES: dict[Verb, verbs.Message] = {
     Verb.HELLO: verbs.Hello((1,)),
@@ -26,6 +27,7 @@ EXAMPLES: dict[Verb, verbs.Message] = {
     Verb.REPORT: verbs.ReportRequest(bytes(16)),
     Verb.KEEP_ALIVE: verbs.KeepAlive(),
     Verb.CLOSE: verbs.Close(),
+    Verb.TRUST_CHAIN: verbs.TrustChain(b"t", 2),
     Verb.DONE: verbs.Done(13),
     Verb.ACCEPT: verbs.Accept(1, 16384, 4096, 0, bytes(32)),
     Verb.REFUSED: verbs.RefusedReply("version.rollback", "1.0 is older", "install the newest"),
@@ -47,6 +49,7 @@ LOCKED = {
     Verb.REPORT: "820f50" + "00" * 16,
     Verb.KEEP_ALIVE: "8110",
     Verb.CLOSE: "8111",
+    Verb.TRUST_CHAIN: "8312417402",
     Verb.DONE: "82140d",
     Verb.ACCEPT: "861501194000191000005820" + "00" * 32,
     Verb.REFUSED: "841670"

@@ -7,6 +7,10 @@ from typing import Any
 
 import cbor2
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from builders import CAST, DAY, NOW, Seat, Vendor, make_signer, make_vendor, reissue, trust_roles
 from devguard import wire
 from devguard.cose.algorithms import Algorithm
 from devguard.cose.roles import RoleName
@@ -17,10 +21,6 @@ from devguard.trust.document import add_root_signature, build_trust, check_time,
 from devguard.trust.model import MAX_DOCUMENT, TrustDocument
 from devguard.trust.published import PUBLISHED_TEST_KEYS
 from devguard.trust.show import as_dict
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from builders import CAST, DAY, NOW, Seat, Vendor, make_signer, make_vendor, reissue, trust_roles
 
 
 @pytest.fixture(scope="module")

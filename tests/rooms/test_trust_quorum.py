@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import combinations
 
 import pytest
-from devguard.cose.algorithms import Algorithm
-from devguard.cose.roles import RoleName
-from devguard.trust.model import same_person
-from devguard.trust.quorum import Counted, Quorum, count, count_release, seat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from builders import CAST, NOW, Seat, Vendor, changed, make_vendor
+from devguard.cose.algorithms import Algorithm
+from devguard.cose.roles import RoleName
+from devguard.trust.model import same_person
+from devguard.trust.quorum import Counted, Quorum, count, count_release, seat
 
 TWO_PERSONS = {RoleName.ROOT: 2, RoleName.RELEASE: 2}
 ROOTS = CAST[:2]

@@ -13,25 +13,6 @@ from typing import Any
 
 import cbor2
 import pytest
-from devguard import wire
-from devguard.cose.algorithms import Algorithm
-from devguard.cose.headers import protected_for, signed_bytes
-from devguard.cose.keys import CoseKey
-from devguard.cose.roles import RoleName
-from devguard.cose.sign import TYP_GRANT, TYP_REPORT, TYP_TRUST, Sign1, Signer, read_sign1, sign1
-from devguard.errors import CODES, DevguardError, Malformed, Refused
-from devguard.image.measure import Measured, measure
-from devguard.manifest.description import ComponentDescription, Requires
-from devguard.manifest.envelope import (
-    Envelope,
-    Payload,
-    add_signature,
-    parse_offer,
-    read_envelope,
-    sever,
-    signature_payload,
-)
-from devguard.verdict.judge import STEPS, Target, Verdict, judge, refused_form
 
 from builders import (
     CAST,
@@ -51,6 +32,25 @@ from builders import (
     measure_payload,
     sign_envelope,
 )
+from devguard import wire
+from devguard.cose.algorithms import Algorithm
+from devguard.cose.headers import protected_for, signed_bytes
+from devguard.cose.keys import CoseKey
+from devguard.cose.roles import RoleName
+from devguard.cose.sign import TYP_GRANT, TYP_REPORT, TYP_TRUST, Sign1, Signer, read_sign1, sign1
+from devguard.errors import CODES, DevguardError, Malformed, Refused
+from devguard.image.measure import Measured, measure
+from devguard.manifest.description import ComponentDescription, Requires
+from devguard.manifest.envelope import (
+    Envelope,
+    Payload,
+    add_signature,
+    parse_offer,
+    read_envelope,
+    sever,
+    signature_payload,
+)
+from devguard.verdict.judge import STEPS, Target, Verdict, judge, refused_form
 
 PUMP_TARGET = Target(model=PUMP)
 
@@ -558,7 +558,8 @@ class TestVersions:
     )
     def test_required_version(self, vendor: Vendor, installed: str | None, code: str | None) -> None:
         envelope = signed(vendor, requires=Requires("1.0.5", {}))
-        assert verdict_on(envelope, vendor, target=Target(model=PUMP, installed_version=installed)).code == code
+        target = Target(model=PUMP, installed_sequence=1, installed_version=installed)
+        assert verdict_on(envelope, vendor, target=target).code == code
 
     @pytest.mark.parametrize(
         ("installed", "code"),

@@ -8,10 +8,10 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from devguard.errors import DevguardError, LocalProtocolError, Malformed, Refused
-from devguard.verdict.judge import Check, Release, Verdict
 
 from builders import judge_bytes, make_release, make_vendor
+from devguard.errors import DevguardError, LocalProtocolError, Malformed, Refused
+from devguard.verdict.judge import Check, Release, Verdict
 
 
 @pytest.fixture(scope="module")

@@ -5,11 +5,10 @@ Vectors are added here, never changed.
 
 from __future__ import annotations
 
+from builders import DAY, NOW
 from devguard.cose.algorithms import Algorithm
 from devguard.cose.roles import RoleName
 from devguard.trust import codec
-
-from builders import DAY, NOW
 
 PAYLOAD_1 = bytes.fromhex(
     "ad01010207031a6b488080041a6d2b058005f506a301820181a201a4010220012158202db3d3e9af78d9524f3f8d9d9f"

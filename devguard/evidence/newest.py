@@ -1,0 +1,53 @@
+"""The newest record that carries a digest of some kind, found from the end of the log.
+
+For state that is anchored in the log: its last change is the newest record with its digest. Only the segments from
+the end back to that record are read, as a rule one. Form is checked, signatures are not: whoever appends has opened
+the log, which compares its end with the signed head. Writes nothing. Source: devguard formats, "Evidence".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from devguard.errors import Malformed
+from devguard.evidence import files
+from devguard.evidence.checkpoint import parse_text, read_note
+from devguard.evidence.frame import Incomplete, decode_header, frames
+from devguard.evidence.record import DigestOf, Entry, decode_entry
+
+
+def newest_with(folder: Path, kind: DigestOf) -> tuple[Entry | None, int]:
+    """(the newest entry whose record has a digest of `kind`, None when no record has one; the number of records).
+
+    Raises `Refused("log.missing")` without a log, `Malformed("log.tampered")` where it makes no sense, and
+    `LinkError("file.unreadable")`.
+    """
+    with files.locked(folder, exclusive=False) as at:
+        found = files.snapshot(at)
+        size = parse_text(read_note(found.checkpoint).text).size if found.checkpoint is not None else 0
+        for number in sorted(found.sizes, reverse=True):
+            for body in reversed(_bodies(folder, number, found.sizes[number])):
+                entry = decode_entry(body)
+                # What an interrupted append left behind the signed head is not a record yet.
+                if entry.index < size and kind in entry.record.digests:
+                    return entry, size
+    return None, size
+
+
+def _bodies(folder: Path, number: int, size: int) -> list[bytes]:
+    """The entry bodies of one segment, as far as whole frames go."""
+    bodies: list[bytes] = []
+    with files.open_segment(folder, number) as reader:
+        parts = frames(reader, size)
+        try:
+            for at, (_, body) in enumerate(parts):
+                if at == 0:
+                    decode_header(body)
+                else:
+                    bodies.append(body)
+        except Incomplete:
+            pass
+        except Malformed:
+            if not bodies:
+                raise
+    return bodies

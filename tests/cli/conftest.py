@@ -1,0 +1,34 @@
+"""Every test of the command line runs in an empty folder, with a home of its own and nobody at a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli_support import PASSPHRASE, World
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One vendor for all tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEVGUARD_PASSPHRASE", PASSPHRASE)
+        patch.delenv("DEVGUARD_HOME", raising=False)
+        yield World.make(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(autouse=True)
+def _quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEVGUARD_PASSPHRASE", PASSPHRASE)
+    monkeypatch.setenv("DEVGUARD_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+@pytest.fixture
+def home(world: World, tmp_path: Path) -> Path:
+    """A copy of the vendor's home, which is DEVGUARD_HOME for the test."""
+    return world.copy(tmp_path)

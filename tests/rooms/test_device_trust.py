@@ -1,0 +1,263 @@
+"""The verb `trust` on a device: root rules alone, one purpose only, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from builders import DAY, NOW, Vendor, make_signer, reissue, trust_roles
+from devguard.cose.roles import RoleName
+from devguard.device import storage
+from devguard.device.models import load_model
+from devguard.device.node import FREE_HANDSHAKES, Surroundings
+from devguard.device.provision import open_node, provision
+from devguard.device.storage import DeviceDirectory
+from devguard.errors import DevguardError, DeviceRefused, Refused
+from devguard.session.connect import connect
+from devguard.session.table import State
+from devguard.session.trust_push import pieces, push_trust
+from devguard.session.update import fetch_report
+from devguard.session.verbs import Done, KeepAlive, Offer, RefusedReply, TrustChain
+from devguard.trust.document import read_trust
+from devguard.trust.rotate import Change, sign_successor, successor
+from sim.bench import SERIAL, Device, Pipe, bench_for, build, entropy, grant, small, vendor_of
+from sim.state import snapshot
+
+LONG = 400 * DAY
+
+
+def rotated(vendor: Vendor, *, issued: int = NOW - 100, **fields: Any) -> Vendor:
+    """The vendor's next version; `authority` gives it another technician authority and no other."""
+    seats = vendor.seats
+    if fields.pop("authority", None):
+        seats = tuple(
+            (seat, make_signer(seat.algorithm, "new authority"))
+            if seat.role is RoleName.TECHNICIAN_AUTHORITY
+            else (seat, key)
+            for seat, key in seats
+        )
+    thresholds = {name: role.threshold for name, role in vendor.trust.roles.items()}
+    change = Change(roles=trust_roles(seats, thresholds), **fields)
+    doc = successor(vendor.trust, change, issued=issued, expires=NOW + LONG)
+    roots = [key for seat, key in vendor.seats if seat.role is RoleName.ROOT]
+    data = sign_successor(vendor.trust, doc, roots)
+    return Vendor(data, read_trust(data), seats)
+
+
+def newer(device: Device, **fields: Any) -> tuple[Vendor, Any]:
+    """(the vendor with a new authority, a grant by it)."""
+    new = rotated(device.vendor, authority=True, **fields)
+    one = grant(device, signers=[new.signer(RoleName.TECHNICIAN_AUTHORITY)])
+    return new, one
+
+
+def refusal(answer: object) -> str:
+    assert isinstance(answer, RefusedReply), answer
+    return answer.code
+
+
+def test_a_new_authority_brings_its_document_and_goes_on_in_the_same_session() -> None:
+    device = Device()
+    new, one = newer(device)
+    pipe = Pipe(device)
+    pipe.run(connect(bench_for(device, one)))
+    assert pipe.state is State.LIMITED
+    assert [type(pipe.ask(piece)) for piece in pieces([new.trust_bytes])] == [Done]
+    assert pipe.state is State.AUTHORISED
+    assert (device.node.trust.digest, device.counters.trust_version) == (new.trust.digest, 2)
+
+
+def test_a_limited_session_does_nothing_else() -> None:
+    device = Device()
+    _, one = newer(device)
+    before = snapshot(device)
+    pipe = Pipe(device)
+    pipe.run(connect(bench_for(device, one)))
+    for message in (Offer(build(device).offer), KeepAlive()):
+        assert refusal(pipe.ask(message)) == "key.unknown"
+    assert pipe.state is State.LIMITED
+    assert snapshot(device).all_but_log == before.all_but_log
+    assert snapshot(device).failed == before.failed + 1
+    with pytest.raises(DeviceRefused) as refused:
+        Pipe(device).run(fetch_report(bench_for(device, one)))
+    assert refused.value.code == "key.unknown"
+
+
+def test_limited_sessions_are_slowed_like_failed_handshakes() -> None:
+    device = Device()
+    _, one = newer(device)
+    for _ in range(FREE_HANDSHAKES + 1):
+        Pipe(device).run(connect(bench_for(device, one)))
+    with pytest.raises(DeviceRefused) as refused:
+        Pipe(device).run(connect(bench_for(device, one)))
+    assert refused.value.code == "device.busy"
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"), [({"expires": NOW - 10}, "grant.expired"), ({"epoch": 99}, "grant.revoked")]
+)
+def test_any_other_fault_of_the_grant_opens_no_session(fields: dict[str, Any], code: str) -> None:
+    device = Device(model=small("pacemaker-programmer"))
+    new = rotated(device.vendor, authority=True)
+    if "expires" in fields:
+        fields = {"now": NOW - 3600, **fields}
+    one = grant(device, signers=[new.signer(RoleName.TECHNICIAN_AUTHORITY)], **fields)
+    with pytest.raises(DeviceRefused) as refused:
+        Pipe(device).run(connect(bench_for(device, one)))
+    assert refused.value.code == code
+
+
+def test_an_expired_document_is_replaced() -> None:
+    device = Device(
+        model=small("pacemaker-programmer"), vendor=vendor_of("short", issued=NOW - 20 * DAY, expires=NOW - 5 * DAY)
+    )
+    new = rotated(device.vendor)
+    one = grant(device)
+    pipe = Pipe(device)
+    pipe.run(connect(bench_for(device, one)))
+    assert refusal(pipe.ask(Offer(build(device).offer))) == "trust.expired"
+    pipe.lose()
+    identity = Pipe(device).run(
+        push_trust(replace(bench_for(device, one), trust=new.trust), [device.vendor.trust_bytes, new.trust_bytes])
+    )
+    assert identity.serial == SERIAL
+    report, _ = Pipe(device).run(fetch_report(bench_for(device, one, trust=new.trust)))
+    assert report.trust_version == 2
+
+
+@pytest.mark.parametrize("what", ["gap", "fork", "stranger", "garbage", "too long", "expired", "older"])
+def test_a_bad_chain_changes_nothing(what: str) -> None:
+    device = Device(model=small("pacemaker-programmer"))
+    two = rotated(device.vendor)
+    three = rotated(two)
+    chain, code = {
+        "gap": ([three.trust_bytes], "trust.gap"),
+        "fork": ([reissue(device.vendor.seats, {RoleName.ROOT: 2}, grant_epoch=1).trust_bytes], "trust.rollback"),
+        "stranger": ([vendor_of("mallory", version=2).trust_bytes], "trust.signature"),
+        "garbage": ([b"garbage"], "trust.malformed"),
+        "too long": ([bytes(70_000)], "trust.malformed"),
+        "expired": ([rotated(replace(device.vendor), issued=NOW - DAY).trust_bytes], None),
+        "older": ([two.trust_bytes, device.vendor.trust_bytes], "trust.rollback"),
+    }[what]
+    before, held = snapshot(device), device.node.trust
+    pipe = Pipe(device)
+    pipe.run(connect(bench_for(device, grant(device))))
+    if code is None:
+        device.clock = NOW + 2 * LONG
+        code = "trust.expired"
+    answers = [pipe.ask(piece) for piece in pieces(chain)]
+    assert refusal(next(one for one in answers if isinstance(one, RefusedReply))) == code
+    assert device.node.trust is held
+    assert snapshot(device).kept[2] == before.kept[2]
+
+
+def test_what_was_approved_under_the_old_document_is_void() -> None:
+    device = Device()
+    one = grant(device)
+    new = rotated(device.vendor, revoke=frozenset({device.vendor.signer(RoleName.TECHNICIAN_AUTHORITY).key.thumbprint}))
+    pipe = Pipe(device)
+    pipe.run(connect(bench_for(device, one)))
+    for piece in pieces([new.trust_bytes]):
+        pipe.ask(piece)
+    assert pipe.state is State.LIMITED
+    assert refusal(pipe.ask(Offer(build(device).offer))) == "key.revoked"
+
+
+def test_pieces_are_put_together_and_bounded() -> None:
+    device = Device()
+    new = rotated(device.vendor)
+    pipe = Pipe(device)
+    pipe.run(connect(bench_for(device, grant(device))))
+    data = new.trust_bytes
+    for at in range(0, len(data), 1000):
+        last = at + 1000 >= len(data)
+        assert isinstance(pipe.ask(TrustChain(data[at : at + 1000], 2 if last else 0)), Done)
+    assert device.node.trust.version == 2
+
+
+# On disk: a cut at any write leaves the old document or the new one.
+
+
+class Cut(Exception):
+    """The power went."""
+
+
+def enrolled(path: Path, vendor: Vendor) -> None:
+    with DeviceDirectory(path, load_model("insulin-pump")) as directory:
+        provision(
+            directory, serial="P-1", revision="revA", site=None, trust=vendor.trust_bytes,
+            authority=vendor.signer(RoleName.DEVICE_AUTHORITY), issuer="Dana Factory", now=NOW, random=entropy("enrol"),
+        )  # fmt: skip
+
+
+def opened(directory: DeviceDirectory) -> Any:
+    around = Surroundings(lambda: NOW, lambda: 0.0, lambda: 90, entropy("node"), lambda: True)
+    node = open_node(directory, around, directory.load_therapy())
+    node.boot()
+    return node
+
+
+def test_a_power_cut_at_any_write_leaves_old_or_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vendor = vendor_of()
+    new = rotated(vendor)
+    real, seen = storage.write_atomic, set()
+    for cut_at in range(6):
+        for after in (False, True):
+            path = tmp_path / f"{cut_at}-{after}"
+            enrolled(path, vendor)
+            with DeviceDirectory(path, load_model("insulin-pump")) as directory:
+                node, count = opened(directory), [0]
+
+                def cutting(*args: Any, cut_at: int = cut_at, after: bool = after, count: list[int] = count) -> None:
+                    count[0] += 1
+                    if count[0] > cut_at:
+                        if after:
+                            real(*args)
+                        raise Cut
+                    real(*args)
+
+                monkeypatch.setattr(storage, "write_atomic", cutting)
+                with contextlib.suppress(Cut):
+                    node.adopt(new.trust_bytes, new.trust)
+                monkeypatch.setattr(storage, "write_atomic", real)
+            with DeviceDirectory(path, load_model("insulin-pump")) as directory:
+                node = opened(directory)
+                assert node.trust.digest in (vendor.trust.digest, new.trust.digest)
+                assert directory.counters.load().trust_version == node.trust.version
+                seen.add(node.trust.version)
+    assert seen == {1, 2}
+
+
+def test_a_stored_document_that_was_put_back_is_noticed(tmp_path: Path) -> None:
+    vendor = vendor_of()
+    enrolled(tmp_path, vendor)
+    new = rotated(vendor)
+    with DeviceDirectory(tmp_path, load_model("insulin-pump")) as directory:
+        opened(directory).adopt(new.trust_bytes, new.trust)
+        directory.save_trust(vendor.trust_bytes)
+    with DeviceDirectory(tmp_path, load_model("insulin-pump")) as directory, pytest.raises(Refused) as refused:
+        opened(directory)
+    assert refused.value.code == "trust.rollback"
+
+
+def test_the_bench_knows_a_device_by_an_older_authority_unless_it_was_revoked() -> None:
+    device = Device()
+    old = device.vendor.signer(RoleName.DEVICE_AUTHORITY)
+    seats = tuple(
+        (s, make_signer(s.algorithm, "factory 2") if s.role is RoleName.DEVICE_AUTHORITY else k)
+        for s, k in device.vendor.seats
+    )
+    thresholds = {name: role.threshold for name, role in device.vendor.trust.roles.items()}
+    chain = [device.vendor.trust_bytes]
+    stolen = reissue(seats, thresholds, version=2, revoked=[old.key.thumbprint])
+    bench = replace(bench_for(device, grant(device)), trust=stolen.trust, older=(device.vendor.trust,))
+    with pytest.raises(DevguardError) as refused:
+        Pipe(device).run(push_trust(bench, [*chain, stolen.trust_bytes]))
+    assert refused.value.code in ("key.revoked", "key.unknown")
+    new = reissue(seats, thresholds, version=2)
+    bench = replace(bench, trust=new.trust)
+    assert Pipe(device).run(push_trust(bench, [*chain, new.trust_bytes])).serial == SERIAL
