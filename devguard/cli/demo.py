@@ -62,7 +62,7 @@ def demo(invocation: Invocation, model: str, keep: Path | None, firmware: Path |
         "seconds": round(time.monotonic() - began, 1),
         "kept": None if keep is None else str(keep),
     }
-    invocation.result(data, _closing(data))
+    invocation.result(data, lambda: click.echo(_closing(data)))
     if not held:
         raise VerdictExit(Exit.REFUSED)
 

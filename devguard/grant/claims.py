@@ -15,7 +15,7 @@ from devguard.cose.keys import CoseKey
 from devguard.cose.sign import TYP_GRANT, Signer
 from devguard.errors import Malformed, Refused
 from devguard.grant import cwt
-from devguard.grant.cwt import Token, decode_claims, holder_key, make_token, number, read_token, take, text
+from devguard.grant.cwt import Carried, Token, decode_claims, holder_key, make_token, number, read_token, take, text
 from devguard.grant.scope import ANY, CODE, Action, Claim, Scope, decode_scope, encode_scope
 
 __all__ = ["ANY", "DEFAULT_LIFE", "MAX_LIFE", "Action", "Grant", "Scope", "grant_claims", "issue_grant", "read_grant"]
@@ -29,7 +29,7 @@ HOLDER_ALGORITHMS: Final = frozenset({Algorithm.ESP256, Algorithm.ED25519})
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(Carried):
     """A grant as read. Times are epoch seconds UTC; `expires` is the first second at which it no longer holds.
 
     subject: the person. holder: the key that person proves. cti: 16 bytes that name the grant. parent: the grant,
@@ -47,16 +47,6 @@ class Grant:
     parent: bytes | None
     raw: bytes
     token: Token
-
-    @property
-    def untagged(self) -> bytes:
-        """The bare COSE array: what EDHOC carries as `kcwt` and what digests of a grant are over."""
-        return self.token.untagged
-
-    @property
-    def tagged(self) -> bytes:
-        """The form of a `.grant` file: tag 61 and the COSE tag before the array."""
-        return self.token.tagged
 
     @property
     def signer_kids(self) -> tuple[bytes, ...]:

@@ -19,6 +19,7 @@ from devguard.errors import Malformed, Refused
 from devguard.grant import cwt
 from devguard.grant.claims import HOLDER_ALGORITHMS
 from devguard.grant.cwt import (
+    Carried,
     Token,
     decode_claims,
     holder_key,
@@ -45,7 +46,7 @@ class Claim(enum.IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class DeviceCredential:
+class DeviceCredential(Carried):
     """A credential as read, nothing of it proven. Times are epoch seconds UTC; `expires` None: it does not."""
 
     issuer: str
@@ -58,16 +59,6 @@ class DeviceCredential:
     key: CoseKey
     raw: bytes
     token: Token
-
-    @property
-    def untagged(self) -> bytes:
-        """The bare COSE array: what EDHOC carries as `kcwt`."""
-        return self.token.untagged
-
-    @property
-    def tagged(self) -> bytes:
-        """The form of a file: tag 61 and the COSE tag before the array."""
-        return self.token.tagged
 
 
 @dataclass(frozen=True, slots=True)

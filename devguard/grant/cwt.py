@@ -57,6 +57,23 @@ class Token:
             self.sign.verify_one(index, key, typ=typ)
 
 
+class Carried:
+    """What is read from a token keeps it, and travels in its two forms; a base for classes with a `token`."""
+
+    __slots__ = ()
+    token: Token
+
+    @property
+    def untagged(self) -> bytes:
+        """The bare COSE array: what EDHOC carries as `kcwt`, and what digests of a grant are over."""
+        return self.token.untagged
+
+    @property
+    def tagged(self) -> bytes:
+        """The form of a file: tag 61 and the COSE tag before the array."""
+        return self.token.tagged
+
+
 def read_token(data: bytes, code: str) -> Token:
     """The token in `data`, with both tags, the COSE tag alone, or none; `Malformed(code)` otherwise.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from devguard.cose.algorithms import Algorithm, algorithm_label
+from devguard.cose.algorithms import EMITTED, Algorithm, algorithm_label
 from devguard.cose.headers import Header
 from devguard.cose.roles import RoleName
 from devguard.cose.sign import Sign1, read_sign1
@@ -18,18 +18,8 @@ from devguard.errors import Malformed, Refused
 from devguard.trust.model import KeyEntry, TrustDocument
 from devguard.verdict.result import SignatureSeen
 
-ACCEPTED: Final = frozenset(
-    {
-        Algorithm.ESP256,
-        Algorithm.ESP384,
-        Algorithm.ED25519,
-        Algorithm.ML_DSA_44,
-        Algorithm.ML_DSA_65,
-        Algorithm.ML_DSA_87,
-        Algorithm.ES256,  # polymorphic; the key's curve decides, and only P-256 allows it
-        Algorithm.EDDSA,  # the same, and only Ed25519 allows it
-    }
-)
+# ES256 and EdDSA are polymorphic: the key decides, and only P-256 and Ed25519 allow them.
+ACCEPTED: Final = frozenset(EMITTED) | {Algorithm.ES256, Algorithm.EDDSA}
 SIGNING_ROLES: Final = (RoleName.RELEASE, RoleName.QUALITY)
 
 
