@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
+from devguard.cli.context import Command, Invocation, passphrase_option
 from devguard.cli.record import recorded
 from devguard.cli.times import left
 
@@ -41,7 +41,7 @@ def approve(
     now = invocation.now()
     if wanted.expires <= now:
         raise Refused("grant.quorum", "the request has expired; ask for a new one")
-    signer = invocation.home.signer(key, lambda name: passphrase_reader(passphrase_fd, name)())
+    signer = invocation.signer(key, passphrase_fd)
     with recorded(invocation, "release.approve", actor=signer.info.person) as note:
         note.device = wanted.serial
         note.manifest(wanted.manifest_digest)

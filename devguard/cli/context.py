@@ -21,6 +21,7 @@ from devguard.errors import DevguardError, Exit
 
 if TYPE_CHECKING:
     from devguard.cli.home import Home
+    from devguard.custody.keyfile import FileSigner
 
 
 @dataclass(slots=True)
@@ -40,6 +41,10 @@ class Invocation:
         home = Home(self.home_path or default_home())
         home.check()
         return home
+
+    def signer(self, reference: str, passphrase_fd: int | None) -> FileSigner:
+        """The signer of a KEY argument, its passphrase (or PIN) from the descriptor, the environment or a prompt."""
+        return self.home.signer(reference, lambda name: passphrase_reader(passphrase_fd, name)())
 
     @staticmethod
     def now() -> int:

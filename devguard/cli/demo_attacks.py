@@ -6,18 +6,23 @@ check, straight at the device, which has to refuse by itself. See `demo`, `bench
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from devguard.cli.context import Invocation
 from devguard.cli.demo_story import NEW, OLD, SERIAL, Story
 from devguard.device.snapshot import Snapshot, take
 from devguard.errors import DevguardError, LinkError
+
+if TYPE_CHECKING:
+    from devguard.session.script import Script
 
 Attack = Callable[[Story], list[str | None]]
 
@@ -75,20 +80,24 @@ def _offer(story: Story, file: Path, options: list[str]) -> str | None:
 
 def _at_device(story: Story, options: list[str], script: Callable[[Any], Any]) -> str | None:
     """Run a hostile script with genuine credentials; the code of the refusal that ends it."""
-    from devguard.cli.context import passphrase_reader
-    from devguard.cli.home import Home
-    from devguard.cli.line import BAUD, runner_on
     from devguard.grant.claims import read_grant
-    from devguard.link.driver import SerialDriver
     from devguard.session.connect import Bench
 
-    home = Home(story.home)
-    signer = home.signer("technician", lambda name: passphrase_reader(None, name)())
+    invocation = Invocation(home_path=story.home)
+    signer = invocation.signer("technician", None)
     one = read_grant(Path(options[options.index("--grant") + 1]).read_bytes())
-    bench = Bench(home.trust(story.trust), int(time.time()), os.urandom, one.untagged, signer)
+    trust = invocation.home.trust(story.trust)
+    return _refusal(story, script(Bench(trust, invocation.now(), os.urandom, one.untagged, signer)))
+
+
+def _refusal(story: Story, script: Script[Any]) -> str | None:
+    """Run a script against the device; the code of the refusal that ends it, None when nothing refused."""
+    from devguard.cli.line import BAUD, runner_on
+    from devguard.link.driver import SerialDriver
+
     try:
         with SerialDriver.open(story.port, BAUD) as driver:
-            runner_on(driver).run(script(bench))
+            runner_on(driver).run(script)
     except DevguardError as error:
         return error.code
     return None
@@ -130,22 +139,17 @@ def unknown_vendor(story: Story) -> list[str | None]:
 
 def stripped_half(story: Story) -> list[str | None]:
     """The post-quantum signature is taken off; the classical one still holds."""
+    from devguard.cose.algorithms import POST_QUANTUM
     from devguard.cose.sign import read_sign1
     from devguard.manifest.envelope import read_envelope, write_envelope
 
     file = _attack_file(story, "stripped-post-quantum")
     with story.suit(NEW).open("rb") as stream:
         envelope = read_envelope(stream)
-        kept = tuple(
-            block
-            for block in envelope.auth_blocks
-            if read_sign1(block).algorithm > -48 or read_sign1(block).algorithm < -50
-        )
+        kept = tuple(block for block in envelope.auth_blocks if read_sign1(block).algorithm not in POST_QUANTUM)
         payload = next(iter(envelope.payloads.values()))
         stream.seek(payload.offset)
         image = stream.read(payload.size)
-    import io
-
     with file.open("wb") as out:
         write_envelope(replace(envelope, auth_blocks=kept), {next(iter(envelope.payloads)): io.BytesIO(image)}, out)
     options = story.grants(SERIAL[story.model], "stripped")
@@ -170,19 +174,9 @@ def replay(story: Story) -> list[str | None]:
     """The recorded good session: first its very bytes, then its messages on a connection of the thief's own."""
     from devguard.bench.hostile import play_back
     from devguard.bench.tap import plain_messages
-    from devguard.cli.line import BAUD, runner_on
-    from devguard.link.driver import SerialDriver
 
     _raw_bytes(story)
-    answers: list[str | None] = []
-    for messages in plain_messages(story.recording)[-2:]:
-        try:
-            with SerialDriver.open(story.port, BAUD) as driver:
-                runner_on(driver).run(play_back(messages))
-            answers.append(None)
-        except DevguardError as error:
-            answers.append(error.code)
-    return answers
+    return [_refusal(story, play_back(messages)) for messages in plain_messages(story.recording)[-2:]]
 
 
 def _raw_bytes(story: Story) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
+from devguard.cli.context import Command, Invocation, passphrase_option
 from devguard.cli.line import BAUD, choose_port
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def info(
         runner = runner_on(driver, baud=baud)
         identity, hello = runner.run(identify(bench))
         if key is not None and grant_file is not None:
-            signer = invocation.home.signer(key, lambda name: passphrase_reader(passphrase_fd, name)())
+            signer = invocation.signer(key, passphrase_fd)
             one = read_grant(read_limited(grant_file, GRANT_LIMIT))
             full = Bench(trust, invocation.now(), os.urandom, one.untagged, signer, identity.serial)
             shown = runner.run(fetch_report(full))[0].to_json()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
+from devguard.cli.context import Command, Invocation, passphrase_option
 from devguard.errors import Refused
 
 if TYPE_CHECKING:
@@ -138,11 +138,8 @@ def _authority(invocation: Invocation, trust_file: Path | None, authority: str |
     from devguard.cose.roles import RoleName
     from devguard.custody.keyfile import read_info
 
-    def ask(name: str) -> bytes:
-        return passphrase_reader(fd, name)()
-
     if authority is not None:
-        return invocation.home.signer(authority, ask)
+        return invocation.signer(authority, fd)
     role = invocation.home.trust(trust_file).role(RoleName.DEVICE_AUTHORITY)
     wanted = {entry.thumbprint for entry in role.keys} if role is not None else set()
     found = [path for path in invocation.home.private_keys() if read_info(path).key.thumbprint in wanted]
@@ -152,7 +149,7 @@ def _authority(invocation: Invocation, trust_file: Path | None, authority: str |
             f"a new device needs a device authority, and {len(found) or 'none'} of the trust document's is here",
             "say which with --device-authority KEY",
         )
-    return invocation.home.signer(str(found[0]), ask)
+    return invocation.signer(str(found[0]), fd)
 
 
 def _enrol(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
+from devguard.cli.context import Command, Invocation, passphrase_option
 from devguard.cli.record import recorded
 from devguard.cli.times import Duration, Moment, iso, left
 from devguard.errors import Refused
@@ -72,9 +72,7 @@ def issue(
     holder = invocation.home.key_info(technician)
     if holder.role != "technician":
         raise Refused("key.purpose", f"{technician} is a {holder.role} key, not a technician's")
-    signers = [
-        invocation.home.signer(one, lambda name: passphrase_reader(passphrase_fd, name)()) for one in authorities
-    ]
+    signers = [invocation.signer(one, passphrase_fd) for one in authorities]
     issuer = _issuer(signers, holder)
     now = invocation.now()
     with recorded(invocation, "grant.issue", actor=issuer) as note:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from devguard.cli.context import DESCRIPTOR, Command, Invocation, passphrase_option, passphrase_reader
+from devguard.cli.context import DESCRIPTOR, Command, Invocation, passphrase_option
 from devguard.cli.line import BAUD, choose_port
 from devguard.cli.record import Note, recorded
 from devguard.errors import DevguardError, DeviceRefused, Refused
@@ -193,7 +193,7 @@ class Pusher:
             one = fitting[0]
         self.note.actor = one.subject
         self.note.digest("GRANT", hashlib.sha256(one.untagged).digest())
-        signer = home.signer(reference, lambda name: passphrase_reader(self.wish.passphrase_fd, name)())
+        signer = self.invocation.signer(reference, self.wish.passphrase_fd)
         return signer, one
 
     def _check_grant(self, one: Grant, signer: FileSigner, trust: TrustDocument, release: Release) -> CheckedGrant:
@@ -304,9 +304,7 @@ class Pusher:
 
         wish = self.wish
         if wish.second_key is not None and wish.second_grant is not None:
-            signer = self.invocation.home.signer(
-                wish.second_key, lambda name: passphrase_reader(wish.second_passphrase_fd, name)()
-            )
+            signer = self.invocation.signer(wish.second_key, wish.second_passphrase_fd)
             return key_approver(signer, wish.second_grant)
         if wish.approval is not None:
             return file_approver(self.invocation, wish.approval)

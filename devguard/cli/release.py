@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
+from devguard.cli.context import Command, Invocation, passphrase_option
 from devguard.cli.publish import publish
 from devguard.cli.record import recorded
 from devguard.errors import DevguardError, Malformed, Refused
@@ -167,7 +167,7 @@ def sign(
         return
     if reference is None:
         raise click.UsageError("Missing option '--key' / --digest-only / --attach")
-    signer = invocation.home.signer(reference, lambda name: passphrase_reader(passphrase_fd, name)())
+    signer = invocation.signer(reference, passphrase_fd)
     _check_role(reference, signer.info)
 
     def make(envelope: Envelope) -> bytes:

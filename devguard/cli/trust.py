@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
+from devguard.cli.context import Command, Invocation, passphrase_option
 from devguard.cli.times import Moment
 from devguard.cli.trust_carry import CARRYING
 from devguard.cli.trust_change import CHANGING
@@ -108,7 +108,7 @@ def sign(invocation: Invocation, file: Path, reference: str, passphrase_fd: int 
     from devguard.trust.document import add_root_signature, peek_trust
     from devguard.trust.rotate import add_signature, progress
 
-    signer = invocation.home.signer(reference, lambda name: passphrase_reader(passphrase_fd, name)())
+    signer = invocation.signer(reference, passphrase_fd)
     before = read_document(file)
     previous = predecessor_of(file, peek_trust(before)[0].version)
     data = add_root_signature(before, signer) if previous is None else add_signature(previous, before, signer)

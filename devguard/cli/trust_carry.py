@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
+from devguard.cli.context import Command, Invocation, passphrase_option
 from devguard.cli.line import BAUD, choose_port
 from devguard.cli.record import recorded
 from devguard.cli.trust_parts import chain_in, lines_of, shown
@@ -61,10 +61,7 @@ def push(invocation: Invocation, /, sources: tuple[Path, ...], **wish: Any) -> N
     with recorded(invocation, "trust.push") as note:
         chain = chain_in(sources or [home.trust_file.parent])
         documents = [read_trust(data) for data in chain]
-        signer = home.signer(
-            wish["key"] or str(home.one_key("technician")),
-            lambda name: passphrase_reader(wish["passphrase_fd"], name)(),
-        )
+        signer = invocation.signer(wish["key"] or str(home.one_key("technician")), wish["passphrase_fd"])
         one = read_grant(read_limited(wish["grant_file"], GRANT_LIMIT))
         newest, older = documents[-1], tuple(documents[:-1])
         note.actor = one.subject

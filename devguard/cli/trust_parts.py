@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from devguard.cli.context import Invocation, passphrase_reader
+from devguard.cli.context import Invocation
 from devguard.cli.times import iso, left
 from devguard.errors import DevguardError, Malformed, Refused
 
@@ -71,7 +71,7 @@ def signers_here(invocation: Invocation, references: Iterable[str], fd: int | No
     found: list[Signer] = []
     for reference in references:
         if is_private(invocation.home.key_path(reference)):
-            found.append(invocation.home.signer(reference, lambda name: passphrase_reader(fd, name)()))
+            found.append(invocation.signer(reference, fd))
     return found
 
 

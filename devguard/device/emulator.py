@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
@@ -233,8 +232,3 @@ def serve_line(
                 EmulatedDevice(node, driver, random).serve(stop, tick)
             except LinkError:
                 node.lost()  # the bench hung up: the cable is out, the device lives on
-
-
-def uptime() -> float:
-    """Seconds on a clock that only goes forward."""
-    return time.monotonic()

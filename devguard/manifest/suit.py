@@ -145,13 +145,6 @@ class Parameter(enum.IntEnum):
     TWO_TECHNICIANS = -261
 
 
-PARAM_SECURITY_VERSION: Final = Parameter.SECURITY_VERSION
-PARAM_SBOM_DIGEST: Final = Parameter.SBOM_DIGEST
-PARAM_TEST_REPORT_DIGEST: Final = Parameter.TEST_REPORT_DIGEST
-PARAM_THERAPY_IDLE: Final = Parameter.THERAPY_IDLE
-PARAM_TWO_TECHNICIANS: Final = Parameter.TWO_TECHNICIANS
-
-
 class TextKey(enum.IntEnum):
     """Integer labels of a language's text map (section 8.4.4)."""
 

@@ -160,16 +160,15 @@ def _is_durable(reply: bytes) -> bool:
     return isinstance(decode_message(reply, sealed=True), Durable)
 
 
-def fetch_report(bench: Bench, *, close: bool = True) -> Script[tuple[Report, bytes]]:
+def fetch_report(bench: Bench) -> Script[tuple[Report, bytes]]:
     """A fresh session with the same grant: (the device's report, its signed bytes)."""
     session = yield from connect(bench)
     challenge = bench.random(NONCE_SIZE)
     yield Send(encode_message(ReportRequest(challenge)), sealed=True)
     reply = expect((yield Receive(sealed=True, timeout=ANSWER_SECONDS)), ReportReply, sealed=True)
     report = read_report(reply.report, key=session.identity.key, challenge=challenge, serial=session.identity.serial)
-    if close:
-        yield Send(encode_message(Close()), sealed=True)
-        yield Flush()
+    yield Send(encode_message(Close()), sealed=True)
+    yield Flush()
     return report, reply.report
 
 
