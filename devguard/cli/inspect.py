@@ -29,7 +29,11 @@ _KEY: Final = click.Path(path_type=Path)
 @click.command(cls=Command)
 @click.argument("file", metavar="FILE|-", type=click.Path(path_type=Path, allow_dash=True))
 @click.option("--mcuboot-key", type=_KEY, help="Judge as MCUboot; check its signature with this PEM key.")
-@click.option("--mcuboot-enc-key", type=_KEY, help="The PEM key an encrypted MCUboot image is for.")
+@click.option(
+    "--mcuboot-enc-key",
+    type=_KEY,
+    help="The device's own key (PEM, or a key-wrapping key) to read an encrypted MCUboot image.",
+)
 @click.option("--cose-key", type=_KEY, help="Check the COSE signatures in the file with this PEM key.")
 @click.pass_obj
 def inspect(
@@ -74,7 +78,10 @@ def _keys(mcuboot: Path | None, encryption: Path | None, cose: Path | None) -> K
 
         keys.mcuboot = image_key_from_pem(read_limited(mcuboot, KEY_LIMIT))
     if encryption is not None:
-        keys.encryption = encryption_key(read_limited(encryption, KEY_LIMIT))
+        from devguard.image.mcuboot_encryption import device_key
+
+        secret = read_limited(encryption, KEY_LIMIT)
+        keys.device, keys.encryption = device_key(secret), encryption_key(secret)
     if cose is not None:
         keys.cose = cose_key(read_limited(cose, KEY_LIMIT))
     return keys

@@ -17,6 +17,7 @@ from devguard.image.kind import HEAD_SIZE, Kind
 
 if TYPE_CHECKING:
     from devguard.cose.keys import CoseKey
+    from devguard.image.mcuboot_encryption import DeviceKey
     from devguard.image.mcuboot_keys import ImageKey
 
 SMALL_LIMIT: Final = 64 * 1024
@@ -29,6 +30,7 @@ class Keys:
 
     mcuboot: ImageKey | None = None
     encryption: str | None = None
+    device: DeviceKey | None = None
     cose: CoseKey | None = None
 
 
@@ -116,6 +118,8 @@ def encryption_key(data: bytes) -> str:
     from devguard.cose.keys import CoseKey
     from devguard.trust.published import PUBLISHED_TEST_KEYS
 
+    if b"-----BEGIN" not in data:
+        return ""  # a key-wrapping key has no public half to know it by
     public = _private(data).public_key()
     try:
         return PUBLISHED_TEST_KEYS.get(CoseKey.from_public(public).thumbprint, "")

@@ -6,6 +6,7 @@ Each reader of the room that owns the format does the work; here its values beco
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -59,7 +60,7 @@ def _measured(reader: BinaryIO, report: Report) -> None:
 def _mcuboot(reader: BinaryIO, keys: Keys, report: Report) -> None:
     from devguard.image.mcuboot import PUBLISHED_TEST_KEYS, inspect_mcuboot
 
-    found = inspect_mcuboot(reader, keys.mcuboot)
+    found = inspect_mcuboot(reader, keys.mcuboot, keys.device)
     report.fields |= found.fields
     if keys.mcuboot is not None:
         origin = next(
@@ -69,21 +70,21 @@ def _mcuboot(reader: BinaryIO, keys: Keys, report: Report) -> None:
     if keys.encryption:
         report.fields["published_encryption_key"] = keys.encryption
     for one in found.problems:
-        detail = one.detail
-        if keys.encryption is not None and one.code == "image.format" and detail.startswith("encrypted"):
-            detail = "encrypted, and this version of devguard cannot decrypt it: hash and signature are not checked"
-        report.problem(one.code, detail, one.offset)
-    _unsigned(keys, report)
-
-
-def _ihex(reader: BinaryIO, keys: Keys, report: Report) -> None:
-    from devguard.image.ihex import describe_ihex
-
-    found = describe_ihex(reader)
-    report.fields |= found.fields
-    for one in found.problems:
         report.problem(one.code, one.detail, one.offset)
     _unsigned(keys, report)
+
+
+def _described(module: str, function: str) -> Callable[[BinaryIO, Keys, Report], None]:
+    """The reader of a format in room `image`, imported when a file of its kind is met."""
+
+    def look(reader: BinaryIO, keys: Keys, report: Report) -> None:
+        found = getattr(importlib.import_module(f"devguard.image.{module}"), function)(reader)
+        report.fields |= found.fields
+        for one in found.problems:
+            report.problem(one.code, one.detail, one.offset)
+        _unsigned(keys, report)
+
+    return look
 
 
 def _grant(reader: BinaryIO, keys: Keys, report: Report) -> None:
@@ -171,7 +172,12 @@ def _checkpoint(reader: BinaryIO, keys: Keys, report: Report) -> None:
 
 _KINDS: Final[dict[Kind, Callable[[BinaryIO, Keys, Report], None]]] = {
     Kind.MCUBOOT: _mcuboot,
-    Kind.IHEX: _ihex,
+    Kind.IHEX: _described("ihex", "describe_ihex"),
+    Kind.SREC: _described("srec", "describe_srec"),
+    Kind.UF2: _described("uf2", "describe_uf2"),
+    Kind.ELF: _described("elf", "describe_elf"),
+    Kind.DFU: _described("dfu", "describe_dfu"),
+    Kind.ESP: _described("esp", "describe_esp"),
     Kind.GRANT: _grant,
     Kind.TRUST: _trust,
     Kind.CHECKPOINT: _checkpoint,

@@ -15,10 +15,10 @@ from typing import BinaryIO, Final
 
 from devguard.errors import Malformed, Refused
 from devguard.image.flat import FlashRange
-from devguard.image.problem import Problem
+from devguard.image.problem import ImageReport, Problem
+from devguard.image.runs import Runs
 
 MAX_LINE: Final = 1 + 2 * (1 + 2 + 1 + 255 + 1) + 2  # colon, the longest record in hex, CR LF
-MAX_RUNS: Final = 262_144
 _LENGTHS: Final = {1: 0, 2: 2, 3: 4, 4: 2, 5: 4}
 
 
@@ -176,55 +176,20 @@ def _notes(start: int | None, gaps: int, skipped: dict[tuple[int, int], int]) ->
     return tuple(notes)
 
 
-@dataclass(frozen=True, slots=True)
-class IhexReport:
-    """What `devguard inspect` says of an Intel HEX file; `segments` in the fields are half-open."""
+def describe_ihex(reader: BinaryIO) -> ImageReport:
+    """Report on a whole file without building an image; problems instead of errors, file.unreadable apart.
 
-    fields: dict[str, object]
-    problems: tuple[Problem, ...]
-
-
-def describe_ihex(reader: BinaryIO) -> IhexReport:
-    """Report on a whole file without building an image; problems instead of errors, file.unreadable apart."""
+    `segments` in the fields are half-open.
+    """
     parser = IhexParser(reader)
     problems: list[Problem] = []
-    runs: list[list[int]] = []
+    runs = Runs()
     try:
-        _collect(parser, runs)
+        for record in parser:
+            runs.add(record.address, record.address + len(record.data))
     except Malformed as error:
         problems.append(Problem(error.code, error.message, parser.offset))
-    segments = _merge(runs, problems)
-    fields: dict[str, object] = {
-        "segments": [{"start": low, "end": high} for low, high in segments[:64]],
-        "segment_count": len(segments),
-        "data_bytes": sum(high - low for low, high in segments),
-        "start_address": parser.start,
-    }
-    return IhexReport(fields, tuple(problems))
-
-
-def _collect(parser: IhexParser, runs: list[list[int]]) -> None:
-    for record in parser:
-        if not record.data:
-            continue
-        end = record.address + len(record.data)
-        if runs and runs[-1][1] == record.address:
-            runs[-1][1] = end
-        elif len(runs) < MAX_RUNS:
-            runs.append([record.address, end])
-        else:
-            raise parser.error(f"more than {MAX_RUNS} separate runs of data")
-
-
-def _merge(runs: list[list[int]], problems: list[Problem]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    overlap: int | None = None
-    for low, high in sorted(runs):
-        if merged and low <= merged[-1][1]:
-            overlap = low if low < merged[-1][1] and overlap is None else overlap
-            merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
-        else:
-            merged.append((low, high))
-    if overlap is not None:
-        problems.append(Problem("image.format", f"records overlap at 0x{overlap:08x}"))
-    return merged
+    fields = runs.fields()
+    if runs.overlap is not None:
+        problems.append(Problem("image.format", f"records overlap at 0x{runs.overlap:08x}"))
+    return ImageReport({**fields, "start_address": parser.start}, tuple(problems))

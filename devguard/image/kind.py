@@ -144,7 +144,7 @@ def _is_vector_table(head: bytes) -> bool:
 
 
 _TESTS: Final[tuple[tuple[Kind, Callable[[bytes], bool]], ...]] = (
-    (Kind.MCUBOOT, lambda head: head.startswith(b"\x3d\xb8\xf3\x96")),
+    (Kind.MCUBOOT, lambda head: head.startswith((b"\x3d\xb8\xf3\x96", b"\x96\xf3\xb8\x3d"))),
     (Kind.ELF, lambda head: head.startswith(b"\x7fELF")),
     (Kind.UF2, lambda head: head.startswith(b"UF2\n\x57\x51\x5d\x9e")),
     (Kind.DFU, lambda head: head.startswith(b"DfuSe\x01")),

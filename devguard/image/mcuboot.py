@@ -2,8 +2,8 @@
 
 `inspect_mcuboot` hashes the image, compares every hash TLV, and with a public key checks the signatures as
 the bootloader does: a signature counts only right behind a KEYHASH (or PUBKEY) TLV that names the key. It is
-no verdict about a release: devguard's own signatures are judged elsewhere. Encrypted images are described,
-not decrypted. Only this module and its two helpers import construct.
+no verdict about a release: devguard's own signatures are judged elsewhere. An encrypted image is opened only with
+the device's key. Only this module and its two helpers import construct.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final
 
 from devguard.cose.keys import CoseKey
+from devguard.errors import DevguardError
 from devguard.image import mcuboot_layout as layout
+from devguard.image.mcuboot_encryption import DeviceKey, plain_reader
 from devguard.image.mcuboot_keys import ImageKey, PublicKey, image_key
 from devguard.image.mcuboot_parse import MAX_PROBLEMS, Parsed, Tlv, hash_signed_part, parse
 from devguard.image.mcuboot_trailer import check_tail
@@ -42,8 +44,13 @@ class McubootReport:
     problems: tuple[Problem, ...]
 
 
-def inspect_mcuboot(reader: BinaryIO, key: ImageKey | CoseKey | PublicKey | None = None) -> McubootReport:
+def inspect_mcuboot(
+    reader: BinaryIO, key: ImageKey | CoseKey | PublicKey | None = None, device_key: DeviceKey | None = None
+) -> McubootReport:
     """Reports on the image in a seekable `reader`; with a public `key` its signature too.
+
+    An encrypted image is hashed and its signature checked only with the `device_key` it is encrypted for; without it
+    that is `image.format`.
 
     Problem codes: image.format (structure), image.digest (a hash is missing or wrong), image.trailing,
     signature.missing, key.unknown (no signature names the key), signature.algorithm, signature.invalid.
@@ -58,14 +65,14 @@ def inspect_mcuboot(reader: BinaryIO, key: ImageKey | CoseKey | PublicKey | None
     if parsed.complete:
         problems += _tlv_rules(parsed)
         fields |= _tlv_fields(parsed)
-        if _is_encrypted(parsed):
-            problems.append(Problem("image.format", "encrypted, needs the device key", layout.HEADER_SIZE))
-        else:
-            digests, wrong = _hashes(reader, parsed)
+        plain, closed = _opened(reader, parsed, device_key, fields)
+        problems += closed
+        if plain is not None:
+            digests, wrong = _hashes(plain, parsed)
             problems += wrong
             fields["digest"] = {layout.TLV_NAMES[number]: digest.hex() for number, digest in digests.items()}
             if wanted is not None:
-                problems += _signatures(reader, parsed, wanted, digests, fields)
+                problems += _signatures(plain, parsed, wanted, digests, fields)
         trailer, tail = check_tail(reader, parsed)
         problems += tail
         if trailer is not None:
@@ -78,6 +85,31 @@ def inspect_mcuboot(reader: BinaryIO, key: ImageKey | CoseKey | PublicKey | None
     return McubootReport(fields, tuple(problems[:MAX_PROBLEMS]))
 
 
+def _opened(
+    reader: BinaryIO, parsed: Parsed, key: DeviceKey | None, fields: dict[str, object]
+) -> tuple[BinaryIO | None, list[Problem]]:
+    """The image in plain, and what keeps it closed. A body that was left in clear for the primary slot needs no key."""
+    if not _is_encrypted(parsed):
+        wrong = Problem("image.format", "a device key was given, and the image is not encrypted", 16)
+        return reader, [] if key is None else [wrong]
+    stated = parsed.of_type(*layout.HASH_TLVS)
+    wrapped = parsed.of_type(*layout.ENCRYPTION_TLVS)
+    in_clear = stated and wrapped and _hash_of(reader, parsed, stated[0].type) == stated[0].value
+    fields["body_encrypted"] = not in_clear
+    if not fields["body_encrypted"]:
+        return reader, []
+    if key is None:
+        return None, [Problem("image.format", "encrypted, needs the device key", layout.HEADER_SIZE)]
+    try:
+        return plain_reader(reader, parsed, key), []
+    except DevguardError as error:
+        return None, [Problem(error.code, error.message, layout.HEADER_SIZE)]
+
+
+def _hash_of(reader: BinaryIO, parsed: Parsed, tlv_type: int) -> bytes:
+    return hash_signed_part(reader, parsed, layout.HASH_TLVS[tlv_type])
+
+
 def _is_encrypted(parsed: Parsed) -> bool:
     return bool(parsed.header.flags & layout.ENCRYPTED_FLAGS) or bool(parsed.of_type(*layout.ENCRYPTION_TLVS))
 
@@ -85,6 +117,7 @@ def _is_encrypted(parsed: Parsed) -> bool:
 def _header_fields(parsed: Parsed) -> dict[str, object]:
     header = parsed.header
     return {
+        "byte_order": parsed.layouts.order,
         "version": f"{header.major}.{header.minor}.{header.revision}+{header.build}",
         "load_address": header.load_address,
         "header_size": header.header_size,
@@ -96,6 +129,8 @@ def _header_fields(parsed: Parsed) -> dict[str, object]:
 
 def _tlv_fields(parsed: Parsed) -> dict[str, object]:
     fields: dict[str, object] = {"end": parsed.end, "encrypted": _is_encrypted(parsed)}
+    if parsed.swapped_types:
+        fields["note"] = "TLV types are low byte first in a big-endian image, as imgtool writes them"
     fields["tlvs"] = [
         {
             "type": tlv.type,
@@ -110,20 +145,20 @@ def _tlv_fields(parsed: Parsed) -> dict[str, object]:
     for tlv in parsed.tlvs:
         if tlv.protected and len(tlv.value) == _LENGTHS.get(tlv.type):
             if tlv.type == layout.SECURITY_COUNTER:
-                fields["security_counter"] = int.from_bytes(tlv.value, "little")
+                fields["security_counter"] = int.from_bytes(tlv.value, parsed.layouts.order)
             elif tlv.type == layout.VENDOR_ID:
                 fields["vendor_id"] = tlv.value.hex()
             elif tlv.type == layout.CLASS_ID:
                 fields["class_id"] = tlv.value.hex()
             else:
-                _dependency(tlv, fields)
+                _dependency(tlv, parsed.layouts, fields)
         elif tlv.type == layout.KEYHASH and tlv.value.hex() in PUBLISHED_TEST_KEYS:
             fields["published_test_key"] = PUBLISHED_TEST_KEYS[tlv.value.hex()]
     return fields
 
 
-def _dependency(tlv: Tlv, fields: dict[str, object]) -> None:
-    needs = layout.DEPENDENCY.parse(tlv.value)
+def _dependency(tlv: Tlv, layouts: layout.Layouts, fields: dict[str, object]) -> None:
+    needs = layouts.dependency.parse(tlv.value)
     version = f"{needs.major}.{needs.minor}.{needs.revision}+{needs.build}"
     known = fields.setdefault("dependencies", [])
     if isinstance(known, list):
@@ -156,7 +191,7 @@ def _hashes(reader: BinaryIO, parsed: Parsed) -> tuple[dict[int, bytes], list[Pr
     digests: dict[int, bytes] = {}
     for tlv in stated:
         if tlv.type not in digests:
-            digests[tlv.type] = hash_signed_part(reader, parsed, layout.HASH_TLVS[tlv.type])
+            digests[tlv.type] = _hash_of(reader, parsed, tlv.type)
         if tlv.value != digests[tlv.type] and len(problems) < MAX_PROBLEMS:
             detail = f"{layout.TLV_NAMES[tlv.type]} of the image is {digests[tlv.type].hex()}, the TLV says "
             problems.append(Problem("image.digest", detail + tlv.value[:64].hex(), tlv.offset))

@@ -1,12 +1,13 @@
 """MCUboot's on-flash structures: image header, TLV areas and TLV types. Layout only, no rule.
 
-Source: MCUboot's design document ("Image format") and the numbers of its public header image.h. All fields
-are little endian; a TLV type has TWO bytes, and vendor types use both.
+Source: MCUboot's design document ("Image format") and the numbers of its public header image.h. Fields are in the
+device's byte order, little or big; a TLV type has TWO bytes, and vendor types use both.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 import construct
 
@@ -16,31 +17,50 @@ PROTECTED_MAGIC: Final = 0x6908
 HEADER_SIZE: Final = 32
 INFO_SIZE: Final = 4
 
-HEADER: Final = construct.Struct(
-    "magic" / construct.Int32ul,
-    "load_address" / construct.Int32ul,
-    "header_size" / construct.Int16ul,
-    "protected_size" / construct.Int16ul,
-    "image_size" / construct.Int32ul,
-    "flags" / construct.Int32ul,
-    "major" / construct.Int8ul,
-    "minor" / construct.Int8ul,
-    "revision" / construct.Int16ul,
-    "build" / construct.Int32ul,
-    "padding" / construct.Int32ul,
-)
-INFO: Final = construct.Struct("magic" / construct.Int16ul, "total" / construct.Int16ul)
-TLV: Final = construct.Struct(
-    "type" / construct.Int16ul, "length" / construct.Int16ul, "value" / construct.Bytes(construct.this.length)
-)
-DEPENDENCY: Final = construct.Struct(
-    "image" / construct.Int8ul,
-    construct.Padding(3),
-    "major" / construct.Int8ul,
-    "minor" / construct.Int8ul,
-    "revision" / construct.Int16ul,
-    "build" / construct.Int32ul,
-)
+
+@dataclass(frozen=True, slots=True)
+class Layouts:
+    """The structures in one byte order: an image keeps to one throughout, its header's."""
+
+    order: Literal["little", "big"]
+    header: Any
+    info: Any
+    tlv: Any
+    dependency: Any
+
+
+def _layouts(order: Literal["little", "big"]) -> Layouts:
+    int16, int32 = (
+        (construct.Int16ul, construct.Int32ul) if order == "little" else (construct.Int16ub, construct.Int32ub)
+    )
+    version = ("major" / construct.Int8ub, "minor" / construct.Int8ub, "revision" / int16, "build" / int32)
+    return Layouts(
+        order,
+        construct.Struct(
+            "magic" / int32,
+            "load_address" / int32,
+            "header_size" / int16,
+            "protected_size" / int16,
+            "image_size" / int32,
+            "flags" / int32,
+            *version,
+            "padding" / int32,
+        ),
+        construct.Struct("magic" / int16, "total" / int16),
+        construct.Struct("type" / int16, "length" / int16, "value" / construct.Bytes(construct.this.length)),
+        construct.Struct("image" / construct.Int8ub, construct.Padding(3), *version),
+    )
+
+
+LITTLE: Final = _layouts("little")
+BIG: Final = _layouts("big")
+HEADER: Final = LITTLE.header
+
+
+def order_of(magic: bytes) -> Layouts:
+    """The byte order an image's first four bytes are in; little where they are no magic number at all."""
+    return BIG if magic == IMAGE_MAGIC.to_bytes(4, "big") else LITTLE
+
 
 FLAGS: Final = {
     0x001: "pic",

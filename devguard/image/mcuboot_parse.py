@@ -37,6 +37,8 @@ class Parsed:
 
     size: int
     header: Any = None
+    layouts: layout.Layouts = layout.LITTLE
+    swapped_types: bool = False
     tlvs: list[Tlv] = field(default_factory=list)
     signed_size: int = 0
     end: int = 0
@@ -86,7 +88,8 @@ def _header(reader: BinaryIO, parsed: Parsed) -> None:
     raw = read_at(reader, 0, layout.HEADER_SIZE)
     if len(raw) < layout.HEADER_SIZE:
         raise Malformed("image.format", f"an MCUboot header has {layout.HEADER_SIZE} bytes, the file {len(raw)}")
-    header = parse_exact(layout.HEADER, raw, "image.format")
+    parsed.layouts = layout.order_of(raw[:4])
+    header = parse_exact(parsed.layouts.header, raw, "image.format")
     if header.magic != layout.IMAGE_MAGIC:
         raise Malformed("image.format", f"magic is 0x{header.magic:08x}, expected 0x{layout.IMAGE_MAGIC:08x}")
     parsed.header = header
@@ -122,7 +125,7 @@ def _info(reader: BinaryIO, parsed: Parsed) -> tuple[int, int]:
     raw = read_at(reader, parsed.end, layout.INFO_SIZE)
     if len(raw) < layout.INFO_SIZE:
         raise Malformed("image.format", f"the file ends at {parsed.size} where a TLV area should begin")
-    info = parse_exact(layout.INFO, raw, "image.format")
+    info = parse_exact(parsed.layouts.info, raw, "image.format")
     return info.magic, info.total
 
 
@@ -135,10 +138,18 @@ def _tlvs(reader: BinaryIO, parsed: Parsed, total: int, protected: bool) -> None
     while at < total:
         if total - at < 4:
             raise Malformed("image.format", f"{total - at} stray bytes at the end of a TLV area")
-        length = int.from_bytes(raw[at + 2 : at + 4], "little")
+        length = int.from_bytes(raw[at + 2 : at + 4], parsed.layouts.order)
         if at + 4 + length > total:
             raise Malformed("image.format", f"a TLV of {length} bytes runs past its area at offset {start + at}")
-        tlv = parse_exact(layout.TLV, raw[at : at + 4 + length], "image.format")
-        parsed.tlvs.append(Tlv(tlv.type, tlv.value, start + at, protected))
+        tlv = parse_exact(parsed.layouts.tlv, raw[at : at + 4 + length], "image.format")
+        parsed.tlvs.append(Tlv(_type(tlv.type, parsed), tlv.value, start + at, protected))
         at += 4 + length
     parsed.end = start + total
+
+
+def _type(number: int, parsed: Parsed) -> int:
+    """A TLV's type. In big-endian images imgtool writes its own types low byte first; no type ends in a zero byte, so
+    which of the two it is can be told."""
+    swapped = parsed.layouts is layout.BIG and number and not number & 0xFF
+    parsed.swapped_types = parsed.swapped_types or bool(swapped)
+    return number >> 8 if swapped else number

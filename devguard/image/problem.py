@@ -1,4 +1,4 @@
-"""One finding about a file: what `devguard inspect` lists. Not an error: a report may hold many."""
+"""Findings about a file: what `devguard inspect` lists. Not errors: a report may hold many."""
 
 from __future__ import annotations
 
@@ -12,3 +12,11 @@ class Problem:
     code: str
     detail: str
     offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReport:
+    """Fields ready for JSON (integers, text, booleans, lists, maps) and the problems found, in file order."""
+
+    fields: dict[str, object]
+    problems: tuple[Problem, ...]

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from devguard.errors import Malformed
 from devguard.image.flat import FlashRange
-from devguard.image.ihex import MAX_RUNS, decode_ihex, describe_ihex
+from devguard.image.ihex import decode_ihex, describe_ihex
+from devguard.image.runs import MAX_RUNS
 
 FLASH = FlashRange(0x1000, 0x20000)
 END = ":00000001FF\n"

@@ -1,0 +1,266 @@
+"""UF2, S-records, DFU and DfuSe, ESP images and ELF: every field, every rule, and no file that makes a reader fail."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import random
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zlib
+from collections.abc import Callable
+from functools import reduce
+from operator import xor
+from pathlib import Path
+from shutil import which
+from typing import Any, BinaryIO
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devguard.errors import Refused
+from devguard.image.dfu import describe_dfu
+from devguard.image.elf import describe_elf
+from devguard.image.esp import describe_esp
+from devguard.image.kind import Kind, recognise
+from devguard.image.problem import ImageReport
+from devguard.image.srec import describe_srec
+from devguard.image.uf2 import describe_uf2
+from packets_support import mutations, truncations
+
+Describe = Callable[[BinaryIO], ImageReport]
+bincopy = pytest.importorskip("bincopy", reason="bincopy (extra [image]) is not installed")
+
+
+def uf2(*parts: tuple[int, bytes], family: int = 0xE48BFF56, flags: int = 0x2000) -> bytes:
+    out = b""
+    for number, (address, data) in enumerate(parts):
+        head = struct.pack("<8sIIIIII", b"UF2\n\x57\x51\x5d\x9e", flags, address, len(data), number, len(parts), family)
+        out += head + data.ljust(476, b"\0") + b"\x30\x6f\xb1\x0a"
+    return out
+
+
+def suffixed(data: bytes, *, dfu: int = 0x0100) -> bytes:
+    whole = data + struct.pack("<HHHH3sB", 0x0200, 0xDF11, 0x0483, dfu, b"UFD", 16)
+    return whole + struct.pack("<I", zlib.crc32(whole) ^ 0xFFFFFFFF)
+
+
+def dfuse(*elements: tuple[int, bytes], name: bytes = b"Internal Flash") -> bytes:
+    body = b"".join(struct.pack("<II", address, len(data)) + data for address, data in elements)
+    target = struct.pack("<6sBI255sII", b"Target", 0, 1, name, len(body), len(elements)) + body
+    return suffixed(struct.pack("<6sIB", b"DfuSe\x01", 11 + len(target), 1) + target, dfu=0x011A)
+
+
+def esp(*segments: tuple[int, bytes], chip: int | None = 5, hashed: bool = True) -> bytes:
+    out = struct.pack("<BBBBI", 0xE9, len(segments), 2, 0x20, 0x40000000 | 0x80000)
+    if chip is not None:
+        out += struct.pack("<B3sHBHH4sB", 0xEE, bytes(3), chip, 0, 0, 0xFFFF, bytes(4), hashed)
+    checksum = 0xEF
+    for address, data in segments:
+        out += struct.pack("<II", address, len(data)) + data
+        checksum ^= reduce(xor, data, 0)
+    out += bytes(15 - len(out) % 16) + bytes((checksum,))
+    return out + (hashlib.sha256(out).digest() if chip is not None and hashed else b"")
+
+
+def described() -> bytes:
+    text = [
+        value.ljust(size, b"\0") for value, size in ((b"1.4.0", 32), (b"pump", 32), (b"12:00", 16), (b"Nov 22", 16))
+    ]
+    head = struct.pack("<II8s", 0xABCD5432, 3, bytes(8))
+    return head + b"".join(text) + b"v5.3".ljust(32, b"\0") + bytes(range(32)) + bytes(64)
+
+
+def srec(data: bytes = bytes(range(100)), address: int = 0x0800_0000) -> bytes:
+    file = bincopy.BinFile()
+    file.add_binary(data, address=address)
+    file.header = "devguard"
+    file.execution_start_address = address
+    return bytes(file.as_srec(16, 32), "ascii")
+
+
+def elf(**changes: int) -> bytes:
+    """A small executable of one segment for an Arm microcontroller, no sections."""
+    value = {"entry": 0x1001, "offset": 0x54, "physical": 0x1000, "stored": 64, "memory": 64, "flags": 5, "count": 1}
+    value |= changes
+    ident = b"\x7fELF\x01\x01\x01" + bytes(9)
+    head = struct.pack("<HHIIIIIHHHHHH", 2, 40, 1, value["entry"], 52, 0, 0x05000000, 52, 32, value["count"], 40, 0, 0)
+    program = struct.pack(
+        "<IIIIIIII",
+        1,
+        value["offset"],
+        value["physical"],
+        value["physical"],
+        value["stored"],
+        value["memory"],
+        value["flags"],
+        4,
+    )
+    return ident + head + program + bytes(64)
+
+
+GOOD: list[tuple[Kind, Describe, bytes]] = [
+    (Kind.UF2, describe_uf2, uf2((0x1000, bytes(256)), (0x1100, bytes(256)))),
+    (Kind.SREC, describe_srec, srec()),
+    (Kind.DFU, describe_dfu, dfuse((0x0800_0000, bytes(300)), (0x0801_0000, bytes(20)))),
+    (Kind.DFU, describe_dfu, suffixed((0x20004000).to_bytes(4, "little") + bytes(100))),
+    (Kind.ESP, describe_esp, esp((0x3F40_0020, described()), (0x4008_0000, bytes(range(64))))),
+    (Kind.ESP, describe_esp, esp((0x4010_0000, bytes(64)), chip=None)),
+    (Kind.ELF, describe_elf, elf()),
+]
+each = pytest.mark.parametrize(("kind", "describe", "data"), GOOD, ids=lambda value: str(value)[:24])
+
+
+def look(describe: Describe, data: bytes) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    report = describe(io.BytesIO(data))
+    return report.fields, [(problem.code, problem.detail) for problem in report.problems]
+
+
+@each
+def test_a_sound_file_is_recognised_and_without_problem(kind: Kind, describe: Describe, data: bytes) -> None:
+    assert recognise(data[:4096], data[-16:]) is kind
+    assert look(describe, data)[1] == []
+
+
+@each
+def test_damage_is_a_problem_and_never_an_exception(kind: Kind, describe: Describe, data: bytes) -> None:
+    for bad in (*list(truncations(data))[:: max(1, len(data) // 150)], *mutations(data, 7, 200)):
+        for problem in describe(io.BytesIO(bad)).problems:
+            assert problem.code in {"image.format", "image.trailing", "image.digest"}
+            assert problem.offset is None or 0 <= problem.offset <= len(bad)
+
+
+@each
+@pytest.mark.slow
+def test_ten_thousand_mutations(kind: Kind, describe: Describe, data: bytes) -> None:
+    for bad in mutations(data, 11, 10_000):
+        describe(io.BytesIO(bad))
+
+
+@each
+def test_bytes_behind_the_end_are_reported(kind: Kind, describe: Describe, data: bytes) -> None:
+    if kind is Kind.ELF:
+        return  # an ELF file says where its parts are; what else it holds is nobody's
+    more = data + (b"S1050000AAAAA6\n" if kind is Kind.SREC else bytes(8) if kind is Kind.DFU else bytes(24))
+    assert look(describe, more)[1] != []
+
+
+@each
+def test_unreadable_files_are_refused(kind: Kind, describe: Describe, data: bytes) -> None:
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(5, "Input/output error")
+
+        readline = read
+
+    with pytest.raises(Refused, match="cannot be read"):
+        describe(Broken(data))
+
+
+def test_uf2_fields_and_rules() -> None:
+    fields, _ = look(describe_uf2, GOOD[0][2])
+    assert fields["segments"] == [{"start": 0x1000, "end": 0x1200}]
+    assert (fields["families"], fields["flags"], fields["blocks"]) == (["0xe48bff56"], ["family-id"], 2)
+    assert "overlap" in look(describe_uf2, uf2((0x1000, bytes(256)), (0x1080, bytes(256))))[1][0][1]
+    swapped = GOOD[0][2][512:] + GOOD[0][2][:512]
+    assert "says it is number 1" in look(describe_uf2, swapped)[1][0][1]
+    assert "they say 2" in look(describe_uf2, GOOD[0][2][:512])[1][-1][1]
+    huge = bytearray(GOOD[0][2])
+    huge[16:20] = b"\xff\xff\xff\xff"
+    assert "4294967295 bytes" in look(describe_uf2, bytes(huge))[1][0][1]
+    tagged = uf2((0, bytes(8) + bytes((9, 0xBC, 0xC7, 0x9F)) + b"1.2.3" + bytes(3)), flags=0x8000)
+    struct.pack_into("<I", (patched := bytearray(tagged)), 16, 8)
+    assert look(describe_uf2, bytes(patched))[0]["tags"] == {"version": "1.2.3"}
+
+
+def test_srec_fields_and_rules() -> None:
+    fields, _ = look(describe_srec, srec())
+    assert fields["segments"] == [{"start": 0x0800_0000, "end": 0x0800_0064}]
+    assert (fields["header"], fields["start_address"]) == ("devguard", 0x0800_0000)
+    lines = srec().splitlines(keepends=True)
+    wrong = b"".join([lines[0], lines[1][:-3] + b"00\n", *lines[2:]])
+    assert look(describe_srec, wrong)[1][0][0] == "image.format"
+    assert "without an S7" in look(describe_srec, b"".join(lines[:-1]))[1][-1][1]
+    assert "overlap" in look(describe_srec, b"".join([*lines[:2], lines[1], *lines[2:]]))[1][-1][1]
+    assert any("counts" in detail for _, detail in look(describe_srec, b"".join([lines[0], *lines[2:]]))[1])
+
+
+@given(st.binary(min_size=1, max_size=300), st.integers(0, (1 << 32) - 301))
+def test_srec_as_the_peer_writes_it(data: bytes, address: int) -> None:
+    fields, problems = look(describe_srec, srec(data, address))
+    assert problems == []
+    assert fields["segments"] == [{"start": address, "end": address + len(data)}]
+
+
+def test_dfu_fields_and_rules() -> None:
+    fields, _ = look(describe_dfu, GOOD[2][2])
+    assert fields["suffix"]["vendor"] == "0x0483"
+    assert [one["size"] for one in fields["targets"][0]["elements"]] == [300, 20]
+    assert fields["targets"][0]["name"] == "Internal Flash"
+    plain, _ = look(describe_dfu, GOOD[3][2])
+    assert plain["payload_bytes"] == 104
+    flipped = bytearray(GOOD[3][2])
+    flipped[9] ^= 1
+    assert look(describe_dfu, bytes(flipped))[1][0][0] == "image.digest"
+    overlap = dfuse((0x0800_0000, bytes(300)), (0x0800_0010, bytes(20)))
+    assert "overlap" in look(describe_dfu, overlap)[1][0][1]
+    past = dfuse((0xFFFF_FFF0, bytes(300)))
+    assert "address space" in look(describe_dfu, past)[1][0][1]
+
+
+def test_esp_fields_and_rules() -> None:
+    fields, _ = look(describe_esp, GOOD[4][2])
+    assert (fields["chip"], fields["segment_count"], fields["hash_appended"]) == ("ESP32-C3", 2, True)
+    assert (fields["application"]["version"], fields["application"]["secure_version"]) == ("1.4.0", 3)
+    assert look(describe_esp, GOOD[5][2])[0]["chip"] == "ESP8266"
+    flipped = bytearray(GOOD[4][2])
+    flipped[200] ^= 1
+    assert [code for code, _ in look(describe_esp, bytes(flipped))[1]] == ["image.digest", "image.digest"]
+    overlap = esp((0x4008_0000, bytes(64)), (0x4008_0020, bytes(64)))
+    assert "overlap" in look(describe_esp, overlap)[1][0][1]
+
+
+def test_elf_fields_and_rules() -> None:
+    fields, _ = look(describe_elf, elf())
+    assert (fields["class"], fields["machine"], fields["type"], fields["entry"]) == (32, "ARM", "EXEC", 0x1001)
+    assert fields["segments"] == [{"start": 0x1000, "end": 0x1040}]
+    assert "end of the file" in look(describe_elf, elf(stored=9999, memory=9999))[1][0][1]
+    assert "written and executed" in look(describe_elf, elf(flags=7))[1][0][1]
+    assert "entry point" in look(describe_elf, elf(entry=0x9001))[1][0][1]
+    assert "in memory" in look(describe_elf, elf(memory=8))[1][0][1]
+
+
+def test_elf_as_a_compiler_makes_it(tmp_path: Path) -> None:
+    compiler = which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler here; the interpreter's own file is read below")
+    source = tmp_path / "a.c"
+    source.write_text("int main(void) { return 0; }\n")
+    subprocess.run([compiler, "-Wl,--build-id=sha1", "-o", tmp_path / "a", source], check=True)
+    with (tmp_path / "a").open("rb") as reader:
+        report = describe_elf(reader)
+    assert report.problems == ()
+    assert len(str(report.fields["build_id"])) == 40
+
+
+def test_elf_of_this_very_program() -> None:
+    with Path(sys.executable).resolve().open("rb") as reader:
+        if recognise(reader.read(64)) is not Kind.ELF:
+            pytest.skip("Python is no ELF file on this system")
+        report = describe_elf(reader)
+    assert report.fields["class"] in (32, 64)
+    assert report.fields["loaded"]
+
+
+@pytest.mark.parametrize(("kind", "describe", "data"), GOOD, ids=lambda value: str(value)[:24])
+def test_lengths_nobody_has_cost_no_memory(kind: Kind, describe: Describe, data: bytes) -> None:
+    chance = random.Random(3)
+    tracemalloc.start()
+    for _ in range(40):
+        at = chance.randrange(8, max(9, min(len(data), 120)))
+        describe(io.BytesIO(data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :]))
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
