@@ -2,7 +2,12 @@
 
 It runs the tuf client with the shelf's limits and the shelf's way to the network, but without the profile of a
 devguard shelf (names, product lines), for the suite's repositories have none, and writes metadata where the suite
-looks for it. Exit status 0 when everything succeeded, else 1. Run: pytest tuf_conformance --entrypoint PATH_TO_THIS.
+looks for it. Exit status 0 when everything succeeded, else 1.
+
+To run it: take the suite's repository (theupdateframework/tuf-conformance on GitHub; on no package index), give it
+a virtual environment of its own with what its pyproject.toml names, and the program `faketime`. Then in its folder:
+pytest tuf_conformance --entrypoint FILE, where FILE is an executable that runs this file with devguard's Python and
+hands on its arguments.
 """
 
 from __future__ import annotations
@@ -21,16 +26,19 @@ from devguard.custody.files import read_limited, write_atomic
 from devguard.errors import DevguardError
 from devguard.shelf.fetch import updater_config
 from devguard.shelf.limits import LIMITS
-from devguard.shelf.source import WebSource
+from devguard.shelf.web import WebSource
 
 PINNED = ".pinned"  # a folder of its own: the suite takes every file beside root.json for a role
 
 
 class UrlFetcher(FetcherInterface):
-    """The shelf's web source for whole URLs."""
+    """The shelf's web source for whole URLs, one connection for all of them."""
+
+    def __init__(self) -> None:
+        self._source = WebSource("")
 
     def _fetch(self, url: str) -> Iterator[bytes]:
-        chunks = WebSource(url).open_url(url)
+        chunks = self._source.open_url(url)
         if chunks is None:
             raise DownloadHTTPError(f"{url} is not there", 404)
         yield from chunks

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -40,8 +41,9 @@ def opened(invocation: Invocation) -> Shelf:
     return Shelf(invocation.home.make(invocation.home.path / "shelf"))
 
 
-def place(shelf_: Shelf, given: str | None) -> Source:
-    """Where to look: the place given, or where the shelf was last found."""
+@contextmanager
+def place(shelf_: Shelf, given: str | None) -> Iterator[Source]:
+    """Where to look: the place given, or where the shelf was last found. Let go of at the end."""
     from devguard.shelf.source import source_of
 
     text = given or shelf_.store.source()
@@ -49,25 +51,11 @@ def place(shelf_: Shelf, given: str | None) -> Source:
         raise Refused(
             "shelf.missing", "no place to look for the shelf is known here", "say it once with --from URL|DIR"
         )
-    return source_of(text)
-
-
-def _accept(invocation: Invocation) -> Callable[[Mapping[int, bytes]], None]:
-    """The shelf's trust documents against this home's: never lower, never another under the same number."""
-
-    def accept(documents: Mapping[int, bytes]) -> None:
-        from devguard.trust.document import read_trust
-
-        if not invocation.home.trust_file.is_file() or not documents:
-            return
-        kept = invocation.home.trust(None)
-        if max(documents) < kept.version:
-            raise Refused("trust.rollback", f"the shelf has trust version {max(documents)}, this home {kept.version}")
-        same = documents.get(kept.version)
-        if same is not None and read_trust(same).digest != kept.digest:
-            raise Refused("trust.rollback", f"the shelf has another trust document of version {kept.version}")
-
-    return accept
+    found = source_of(text)
+    try:
+        yield found
+    finally:
+        found.close()
 
 
 def _age(fresh: Freshness, now: int) -> str:
@@ -81,43 +69,35 @@ def _age(fresh: Freshness, now: int) -> str:
 @click.pass_obj
 def refresh(invocation: Invocation, source: str | None, root: Path | None) -> None:
     """Take what is new on the shelf: metadata and trust documents, verified from the pinned root."""
+    from devguard.cli.shelf_trust import Following
+
     one = opened(invocation)
     now = invocation.now()
-    with recorded(invocation, "shelf.refresh") as note:
-        if root is not None:
-            _pin(one, root)
-        found = place(one, source)
+    pinned = None if root is None else _root(root)
+    with recorded(invocation, "shelf.refresh") as note, place(one, source) as found:
         note.details["from"] = found.label[:200]
-        done = one.refresh(found, now, _accept(invocation))
-        note.details["shelf"] = f"version {done.freshness.version}, root {done.freshness.root_version}"
-        note.commit()
-        kept = bool(done.trust_version) and invocation.home.keep_trust(one.trust_document(done.trust_version))
+        following = Following(invocation, note, first=True)
+        done = one.refresh(found, now, following, root=pinned)
     fresh = done.freshness
     lines = [f"shelf version {fresh.version}, root version {fresh.root_version}: {_age(fresh, now)}"]
-    lines += [f"{done.received} bytes received from {found.label}"]
-    if kept:
-        lines.append(f"kept as this home's trust document: version {done.trust_version}")
+    lines += [f"{done.received} bytes received from {found.label}", *following.lines()]
     invocation.result(
         {
             **fresh.as_dict(now),
             "from": found.label,
             "received": done.received,
             "trust_version": done.trust_version or None,
-            "trust_kept": kept,
+            **following.as_dict(),
         },
         "\n".join(lines),
     )
 
 
-def _pin(one: Shelf, root: Path) -> None:
-    """Pin a root after reading it as one: it must be signed by its own keys."""
+def _root(path: Path) -> bytes:
     from devguard.custody.files import read_limited
     from devguard.shelf.limits import LIMITS
-    from devguard.shelf.view import check_root
 
-    data = read_limited(root, LIMITS.root_size)
-    check_root(data)
-    one.store.pin(data)
+    return read_limited(path, LIMITS.root_size)
 
 
 @shelf.command("list", cls=Command)
@@ -147,13 +127,15 @@ def get(
     invocation: Invocation, model: str, version: str, out: Path, source: str | None, trust_file: Path | None
 ) -> None:
     """Get one release from the shelf, verify it, and write it only if it is good."""
+    from devguard.cli.shelf_trust import Following
+
     one = opened(invocation)
-    with recorded(invocation, "shelf.get") as note:
+    with recorded(invocation, "shelf.get") as note, place(one, source) as found:
         note.release = f"{model} {version}"
-        trust = invocation.home.trust(trust_file)
-        found = place(one, source)
         note.details["from"] = found.label[:200]
-        with one.release(found, model, version, invocation.now()) as file:
+        following = Following(invocation, note)
+        with one.release(found, model, version, invocation.now(), following) as file:
+            trust = invocation.home.trust(trust_file)
             release = _judged(file, out, model, version, trust, invocation.now())
             note.manifest(release.manifest_digest)
             note.commit()
@@ -169,7 +151,9 @@ def get(
             "sequence": release.sequence,
             "manifest_digest": release.manifest_digest.hex(),
         },
-        f"{model} {version} (sequence {release.sequence}) accepted and written to {out}",
+        "\n".join(
+            [f"{model} {version} (sequence {release.sequence}) accepted and written to {out}", *following.lines()]
+        ),
     )
 
 
@@ -197,12 +181,13 @@ def _judged(file: IO[bytes], out: Path, model: str, version: str, trust: Any, no
 def carry(invocation: Invocation, folder: Path, source: str | None, models: tuple[str, ...], latest: bool) -> None:
     """Write a self-contained shelf to DIR, for a USB stick; `shelf refresh --from DIR` reads it."""
     one = opened(invocation)
+    from devguard.cli.shelf_trust import Following
     from devguard.shelf.carry import carry as write
 
     now = invocation.now()
-    with recorded(invocation, "shelf.carry") as note:
-        found = place(one, source)
-        done = write(one, found, folder, now, models=models, latest=latest)
+    with recorded(invocation, "shelf.carry") as note, place(one, source) as found:
+        following = Following(invocation, note)
+        done = write(one, found, folder, now, models=models, latest=latest, accept=following)
         note.details["to"] = str(folder)[:200]
         note.details["shelf"] = f"version {done.freshness.version}"
         note.commit()
@@ -213,5 +198,11 @@ def carry(invocation: Invocation, folder: Path, source: str | None, models: tupl
             "size": done.size,
             **done.freshness.as_dict(now),
         },
-        f"{len(done.releases)} releases, {done.size} bytes written to {folder}\n{_age(done.freshness, now)}",
+        "\n".join(
+            [
+                f"{len(done.releases)} releases, {done.size} bytes written to {folder}",
+                _age(done.freshness, now),
+                *following.lines(),
+            ]
+        ),
     )

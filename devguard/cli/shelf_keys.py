@@ -6,10 +6,9 @@ A key is opened when a role asks for it and not before, so a passphrase is only 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from devguard.cli.context import Invocation, passphrase_reader
+from devguard.cli.context import Invocation
 from devguard.errors import DevguardError, Refused
 
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ class Keys:
         return found
 
     def _find(self, fingerprint: str) -> Signer | None:
+        from devguard.custody.keyfile import is_private
+
         home = self._invocation.home
         for reference in [*self._references, *map(str, home.private_keys())]:
             try:
@@ -56,16 +57,9 @@ class Keys:
                 if reference in self._references:
                     raise
                 continue
-            if info.key.fingerprint == fingerprint and _is_private(home.key_path(reference)):
-                return home.signer(reference, lambda name: passphrase_reader(self._fd, name)())
+            if info.key.fingerprint == fingerprint and is_private(home.key_path(reference)):
+                return self._invocation.signer(reference, self._fd)
         return None
-
-
-def _is_private(path: Path) -> bool:
-    from devguard.custody.files import read_limited
-    from devguard.custody.keyfile import MAX_KEY_FILE
-
-    return not read_limited(path, MAX_KEY_FILE).startswith(b"devguard-public-key")
 
 
 def usable(info: KeyInfo, reference: str, *, root: bool = False) -> KeyInfo:

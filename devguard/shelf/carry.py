@@ -19,11 +19,11 @@ from tuf.api.metadata import TargetFile
 
 from devguard.custody.files import file_error, read_limited, sync_folder, write_atomic, write_streamed
 from devguard.errors import Refused
-from devguard.shelf.client import Shelf, open_target
+from devguard.shelf.client import Accept, Shelf, open_target, taken
 from devguard.shelf.fetch import ShelfFetcher
-from devguard.shelf.freshness import Freshness
+from devguard.shelf.freshness import TOP, Freshness
 from devguard.shelf.limits import LIMITS, Limits
-from devguard.shelf.names import prefixed
+from devguard.shelf.names import line_of, prefixed
 from devguard.shelf.source import FolderSource, Source
 from devguard.shelf.store import Store
 from devguard.shelf.view import View
@@ -46,16 +46,18 @@ def carry(
     *,
     models: Collection[str] = (),
     latest: bool = False,
+    accept: Accept = taken,
     limits: Limits = LIMITS,
 ) -> Carried:
-    """Refresh, then write `folder`: whole or not at all. `models`: only these; `latest`: the newest of each.
+    """Refresh, asking `accept`, then write `folder`: whole or not at all.
 
-    A folder that is there is replaced only when it is a carried shelf. Before it takes its name, what was written is
-    verified from the pinned root as a bench would. Raises what `Shelf.refresh` and `open_target` raise,
-    `shelf.missing` for a model that is not there, `shelf.exists` for a folder that is something else.
+    `models`: only these; `latest`: the newest of each. A folder that is there is replaced only when it is a carried
+    shelf. Before it takes its name, what was written is verified from the pinned root as a bench would. Raises what
+    `Shelf.refresh` and `open_target` raise, `shelf.missing` for a model that is not there, `shelf.exists` for a folder
+    that is something else.
     """
     _check_place(folder)
-    shelf.refresh(source, now)
+    shelf.refresh(source, now, accept)
     try:
         beside = Path(tempfile.mkdtemp(prefix=".devguard-shelf-", dir=folder.absolute().parent))
     except OSError as error:
@@ -66,12 +68,12 @@ def carry(
                 raise Refused("shelf.missing", f"no product line {', '.join(sorted(unknown))} on the shelf")
             chosen = list(_chosen(view, models, latest))
             _write_metadata(view, beside / "metadata")
-            fetcher = ShelfFetcher(source)
+            fetcher = ShelfFetcher(source, limits)
             for _, _, info in chosen:
                 _write_target(fetcher, info, beside / "targets", limits.release_size)
             for version, info in view.trust_documents().items():
                 data = shelf.trust_document(version)
-                _put(beside / "targets" / prefixed(info.path, info.hashes["sha256"]), data)
+                _put(beside / "targets" / prefixed(info.path, info.hashes), data)
         _prove(shelf.store.pinned(), beside, now, limits)
         _replace(beside, folder)
     finally:
@@ -98,14 +100,16 @@ def _write_metadata(view: View, folder: Path) -> None:
     """The verified bytes under the names a repository has for them."""
     for path in (view.folder / "root_history").glob("*.root.json"):
         _put(folder / path.name, read_limited(path, view.limits.root_size))
-    versions = {**view.snapshot(), "snapshot": view.snapshot_version()}
+    lines = view.lines()  # what the snapshot still lists of a line that is gone nobody asks for
+    listed = {role: info for role, info in view.snapshot().items() if role in TOP or line_of(role)[0] in lines}
+    versions = {role: int(info["version"]) for role, info in listed.items()} | {"snapshot": view.snapshot_version()}
     for role, version in versions.items():
         _put(folder / f"{version}.{role}.json", read_limited(view.folder / f"{role}.json", view.limits.targets_size))
     _put(folder / "timestamp.json", read_limited(view.folder / "timestamp.json", view.limits.timestamp_size))
 
 
 def _write_target(fetcher: ShelfFetcher, info: TargetFile, folder: Path, limit: int) -> None:
-    path = folder / prefixed(info.path, info.hashes["sha256"])
+    path = folder / prefixed(info.path, info.hashes)
     _folder(path.parent)
     with open_target(fetcher, info, limit) as file:
         write_streamed(path, lambda out: shutil.copyfileobj(file, out, 1 << 20))
@@ -145,6 +149,8 @@ def _is_carried(folder: Path) -> bool:
 
 def _replace(beside: Path, folder: Path) -> None:
     try:
+        with suppress(PermissionError):  # FAT has no modes
+            os.chmod(beside, 0o755)  # noqa: S103 (metadata and releases are public)
         for path in (*beside.rglob("*/"), beside):
             if path.is_dir():
                 sync_folder(path)
@@ -160,6 +166,5 @@ def _replace(beside: Path, folder: Path) -> None:
         finally:
             shutil.rmtree(old, ignore_errors=True)
         sync_folder(folder.absolute().parent)
-        os.chmod(folder, 0o755)  # noqa: S103 (metadata and releases are public)
     except OSError as error:
         raise file_error(folder, error) from None

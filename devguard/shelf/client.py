@@ -18,19 +18,20 @@ from typing import IO, Any
 from tuf.api.exceptions import LengthOrHashMismatchError
 from tuf.api.metadata import TargetFile
 
-from devguard.custody.files import read_limited, write_atomic
-from devguard.errors import Malformed, Refused
+from devguard.errors import Refused
 from devguard.shelf.faults import coded
 from devguard.shelf.fetch import TARGETS, ShelfFetcher
-from devguard.shelf.freshness import Freshness, read_freshness
+from devguard.shelf.freshness import Freshness
 from devguard.shelf.limits import LIMITS, Limits
-from devguard.shelf.names import BINS, line_of, prefixed, release_target
+from devguard.shelf.names import BINS, bin_role, line_of, prefixed, release_target
 from devguard.shelf.source import Source
+from devguard.shelf.state import State
 from devguard.shelf.store import Stage, Store
-from devguard.shelf.view import View
+from devguard.shelf.view import View, check_root
 from devguard.trust.document import read_trust
 
-_VERSIONED = re.compile(r"metadata/[0-9]+\.(.+)")
+_METADATA = re.compile(r"metadata/(?:[0-9]+\.)?(.+)\.json")
+_NEVER = "no shelf was refreshed here yet", "run devguard shelf refresh --from PLACE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +54,40 @@ class Refreshed:
     new_roles: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a refresh has verified and not kept yet. `documents`: every trust document of the shelf, by version;
+    `keep`: keep it all, durable on return. Without that call nothing is kept."""
+
+    found: Refreshed
+    documents: Mapping[int, bytes]
+    keep: Callable[[], None]
+
+
+Accept = Callable[[Offer], None]
+
+
+def taken(offer: Offer) -> None:
+    """Keep whatever was verified."""
+    offer.keep()
+
+
 class Kept:
     """The source that has only what is kept already: verifying without a network."""
 
-    def __init__(self, metadata: Path, limits: Limits) -> None:
-        self._metadata = metadata
-        self._limits = limits
+    label = "what is kept"
 
-    @property
-    def label(self) -> str:
-        """The folder."""
-        return str(self._metadata)
+    def __init__(self, state: State) -> None:
+        self._state = state
 
     def open(self, path: str) -> Iterator[bytes] | None:
         """The file without its version; no root beyond those kept."""
-        name = _VERSIONED.sub(r"metadata/\1", path)
-        file = self._metadata.parent / name
-        if not path.startswith("metadata/") or name.endswith("/root.json") or not file.is_file():
-            return None
-        return iter((read_limited(file, self._limits.targets_size),))
+        found = _METADATA.fullmatch(path)
+        data = self._state.roles.get(found[1]) if found else None
+        return None if data is None else iter((data,))
+
+    def close(self) -> None:
+        """Nothing is kept open."""
 
 
 class Shelf:
@@ -82,20 +98,43 @@ class Shelf:
         self._limits = limits
 
     def refresh(
-        self, source: Source, now: int, accept: Callable[[Mapping[int, bytes]], None] | None = None
+        self,
+        source: Source,
+        now: int,
+        accept: Accept = taken,
+        *,
+        root: bytes | None = None,
     ) -> Refreshed:
-        """Take what is new. `accept` is shown every trust document by version before anything is kept, and refuses
-        by raising. Raises what `faults.coded` lists, `shelf.missing`, `shelf.not-yet`, `trust.rollback`.
+        """Take what is new. `accept` is shown it before anything is kept, and refuses by raising, before or after it
+        called `Offer.keep`. `root`: pinned when this is the first refresh and it succeeds.
+
+        Raises what `faults.coded` lists, `shelf.missing`, `shelf.pinned`, `shelf.not-yet`, `trust.rollback`.
         """
-        with self.store.staged() as stage:
-            view = View(stage.metadata, self.store.pinned(), source, self._limits)
-            fresh, changed = self._update(view, now)
-            documents = self._trust(view, stage)
-            if accept is not None:
-                accept(documents)
-            stage.commit()
-            self.store.remember(source.label)
-            return Refreshed(fresh, view.fetcher.received, max(documents, default=0), changed)
+        pinned = root is not None and self._pin(root)
+        done = False
+        try:
+            with self.store.staged() as stage:
+                view = View(stage.metadata, self.store.pinned(), source, self._limits)
+                fresh, changed = self._update(view, stage, now)
+                documents = self._trust(view, stage)
+                found = Refreshed(fresh, view.fetcher.received, max(documents, default=0), changed)
+                offer = Offer(
+                    found, documents, lambda: stage.commit(view.verified, view.lines(), documents, source.label)
+                )
+                try:
+                    accept(offer)
+                    done = stage.committed
+                finally:
+                    if not done:
+                        stage.undo()
+        finally:
+            if pinned and not done:
+                self.store.unpin()
+        return found
+
+    def _pin(self, root: bytes) -> bool:
+        check_root(root)
+        return self.store.pin(root)
 
     def listing(self, now: int) -> tuple[Freshness, list[Row]]:
         """Every release that is kept, each signature and expiry verified again, nothing asked of anybody."""
@@ -111,81 +150,87 @@ class Shelf:
     def kept(self, now: int) -> Iterator[tuple[View, Freshness]]:
         """A verified view of what is kept; nothing is written. `Refused("shelf.missing")` before the first refresh."""
         with self.store.staged() as stage:
-            current = self.store.current()
-            if current is None:
-                raise Refused(
-                    "shelf.missing", "no shelf was refreshed here yet", "run devguard shelf refresh --from PLACE"
-                )
-            view = View(stage.metadata, self.store.pinned(), Kept(current / "metadata", self._limits), self._limits)
+            if stage.kept is None:
+                raise Refused("shelf.missing", *_NEVER)
+            stage.lay(stage.kept.roles)
+            view = View(stage.metadata, self.store.pinned(), Kept(stage.kept), self._limits)
             fresh = view.refresh(now)
             for model in view.lines():
                 view.load(model)
             yield view, fresh
 
     @contextmanager
-    def release(self, source: Source, model: str, version: str, now: int) -> Iterator[IO[bytes]]:
+    def release(
+        self,
+        source: Source,
+        model: str,
+        version: str,
+        now: int,
+        accept: Accept = taken,
+    ) -> Iterator[IO[bytes]]:
         """The envelope of one release in an unnamed file, length and hashes verified, at position 0.
 
         The shelf is refreshed first, so a release that was taken off it is not found: `Refused("shelf.missing")`.
         """
         path = release_target(model, version)
-        self.refresh(source, now)
+        self.refresh(source, now, accept)
         with self.kept(now) as (kept, _):
             info = kept.find(path)
         if info is None:
             raise Refused(
                 "shelf.missing", f"{model} {version} is not on the shelf", "devguard shelf list shows what is"
             )
-        with open_target(ShelfFetcher(source), info, self._limits.release_size) as file:
+        with open_target(ShelfFetcher(source, self._limits), info, self._limits.release_size) as file:
             yield file
 
     def trust_document(self, version: int) -> bytes:
         """A trust document that a refresh kept."""
-        current = self.store.current()
-        if current is None:
-            raise Refused("shelf.missing", "no shelf was refreshed here yet", "run devguard shelf refresh --from PLACE")
-        return read_limited(current / "trust" / f"{version}.trust", self._limits.trust_size)
+        state = self.store.state()
+        data = None if state is None else state.trust.get(version)
+        if data is None:
+            raise Refused("shelf.missing", *_NEVER)
+        return data
 
     def freshness(self) -> Freshness | None:
         """How fresh what is kept is, as it was when it was stored; None before the first refresh."""
-        current = self.store.current()
-        return None if current is None else read_freshness(current / "metadata")
+        return self.store.freshness()
 
-    def _update(self, view: View, now: int) -> tuple[Freshness, tuple[str, ...]]:
+    def _update(self, view: View, stage: Stage, now: int) -> tuple[Freshness, tuple[str, ...]]:
         """Refresh, then load every role that changed; all of them when what delegates to them did."""
-        before = _versions(view)
+        before = view.snapshot() if stage.kept is not None else {}
         fresh = view.refresh(now)
         after = view.snapshot()
-        current = self.store.current()
-        roots = None if current is None else read_freshness(current / "metadata").root_version
-        every = roots != fresh.root_version or before.get("targets") != after.get("targets")
-        changed = tuple(name for name, version in after.items() if before.get(name) != version)
+        every = stage.before.newest_root != view.root_bytes() or before.get("targets") != after.get("targets")
+        changed = tuple(name for name, info in after.items() if before.get(name) != info)
+        bins: dict[str, set[str | None]] = {}
+        for role in changed:
+            if role != "targets":
+                model, digit = line_of(role)
+                bins.setdefault(model, set()).add(digit)
         for model in view.lines():
-            named = {line_of(role)[1] for role in changed if role != "targets" and line_of(role)[0] == model}
+            named = bins.get(model, set())
             digits = BINS if every or None in named else "".join(sorted(one for one in named if one))
             if digits:
+                wanted = {model, *(bin_role(model, digit) for digit in digits)}
+                stage.lay(role for role in wanted if before.get(role) == after.get(role))
                 view.load(model, digits)
-                view.releases(model, digits)
         return fresh, changed
 
     def _trust(self, view: View, stage: Stage) -> dict[int, bytes]:
         """Every trust document of the shelf, new ones fetched; none that was there may be gone or another."""
-        kept = {int(path.stem): path for path in stage.trust.glob("*.trust") if path.stem.isdigit()}
-        listed = view.trust_documents()
+        kept, listed = stage.before.trust, view.trust_documents()
         if max(kept, default=0) > max(listed, default=0):
-            raise Refused("trust.rollback", f"the shelf once had version {max(kept)} of the trust document")
-        found = {}
-        for version, info in listed.items():
-            path = kept.get(version)
-            if path is not None:
-                data = read_limited(path, self._limits.trust_size)
-                try:
-                    info.verify_length_and_hashes(data)
-                except LengthOrHashMismatchError:
-                    raise Refused("trust.rollback", f"version {version} of the trust document became another") from None
-            else:
-                data = self._fetch_trust(view, version, info)
-                write_atomic(stage.trust / f"{version}.trust", data)
+            raise Refused("trust.rollback", "the newest trust document is gone from the shelf")
+        found: dict[int, bytes] = {}
+        for version, info in sorted(listed.items()):
+            data = kept.get(version)
+            if data is None:
+                found[version] = self._fetch_trust(view, version, info)
+                continue
+            try:
+                info.verify_length_and_hashes(data)
+            except LengthOrHashMismatchError:
+                raise Refused("trust.rollback", f"version {version} of the trust document became another") from None
             found[version] = data
         return found
 
@@ -206,20 +251,13 @@ def open_target(fetcher: ShelfFetcher, info: TargetFile, limit: int) -> Iterator
     """
     if info.length > limit:
         raise Refused("shelf.endless", f"{info.path[:120]}: {info.length} bytes announced; at most {limit} are taken")
-    digest = info.hashes.get("sha256")
-    if digest is None or not re.fullmatch("[0-9a-f]{64}", digest):
-        raise Malformed("shelf.malformed", f"{info.path[:120]} has no SHA-256 on the shelf")
+    path = TARGETS + prefixed(info.path, info.hashes)
     with ExitStack() as stack:
         with coded(fetcher, Path(tempfile.gettempdir())):
-            file = stack.enter_context(fetcher.download_file(TARGETS + prefixed(info.path, digest), info.length))
+            file = stack.enter_context(fetcher.download_file(path, info.length))
             info.verify_length_and_hashes(file)
             file.seek(0)
         yield file
-
-
-def _versions(view: View) -> Mapping[str, int]:
-    """The role versions kept before this refresh; nothing where nothing was kept."""
-    return view.snapshot() if (view.folder / "snapshot.json").is_file() else {}
 
 
 def _sequence(info: TargetFile) -> int | None:

@@ -4,16 +4,15 @@ heavy package imported: `devguard status` shows it, nothing is decided by it."""
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
-from devguard.custody.files import read_limited
 from devguard.errors import Malformed
-from devguard.shelf.limits import LIMITS
 
 ISSUED: Final = "x-devguard-issued"
+TOP: Final = ("root", "targets", "snapshot", "timestamp")
 _FORM: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
@@ -40,9 +39,8 @@ class Freshness:
         }
 
 
-def read_freshness(metadata: Path) -> Freshness:
-    """The freshness of a metadata folder; `Malformed("shelf.malformed")` when it is not what was stored."""
-    signed = {name: _signed(metadata / f"{name}.json") for name in ("root", "targets", "snapshot", "timestamp")}
+def freshness_of(signed: Mapping[str, Mapping[str, Any]]) -> Freshness:
+    """The freshness that the signed parts of the `TOP` roles say; `Malformed("shelf.malformed")` when they do not."""
     try:
         return Freshness(
             int(signed["timestamp"]["version"]),
@@ -51,7 +49,18 @@ def read_freshness(metadata: Path) -> Freshness:
             int(signed["root"]["version"]),
         )
     except (KeyError, TypeError, ValueError):
-        raise Malformed("shelf.malformed", f"{metadata} does not hold a shelf's metadata") from None
+        raise Malformed("shelf.malformed", "the shelf's metadata does not say how fresh it is") from None
+
+
+def signed_part(data: bytes, role: str) -> dict[str, Any]:
+    """The signed part of a role's metadata, unverified; `Malformed("shelf.malformed")` where there is none."""
+    try:
+        signed = json.loads(data)["signed"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        signed = None
+    if not isinstance(signed, dict):
+        raise Malformed("shelf.malformed", f"{role} is not TUF metadata")
+    return signed
 
 
 def moment(seconds: int) -> datetime:
@@ -74,13 +83,3 @@ def seconds_of(text: object) -> int | None:
 
 def _seconds(text: str) -> int:
     return int(datetime.strptime(text, _FORM).replace(tzinfo=UTC).timestamp())
-
-
-def _signed(path: Path) -> dict[str, Any]:
-    try:
-        signed = json.loads(read_limited(path, LIMITS.targets_size))["signed"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        signed = None
-    if not isinstance(signed, dict):
-        raise Malformed("shelf.malformed", f"{path} is not TUF metadata")
-    return signed

@@ -22,12 +22,15 @@ class Limits:
     timestamp_size: int = 16_384
     snapshot_size: int = 2_000_000
     targets_size: int = 5_000_000
+    metadata_size: int = 1 << 27
+    state_size: int = 1 << 29
     trust_size: int = 64 * 1024
     trust_documents: int = 256
     release_size: int = (1 << 32) + (1 << 20)
     lines: int = 256
     name_length: int = 200
     chunk: int = 1 << 16
+    framing: int = 1 << 18
     silence: float = 15.0
     grace: float = 10.0
     slowest: int = 1024

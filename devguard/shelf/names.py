@@ -14,23 +14,30 @@ from __future__ import annotations
 import hashlib
 import itertools
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from devguard.errors import Malformed, Refused
 from devguard.manifest.fields import NAME, SEMVER
+from devguard.shelf.freshness import TOP
 from devguard.shelf.limits import LIMITS
 
-TOP: Final = ("root", "timestamp", "snapshot", "targets")
 RESERVED: Final = frozenset({*TOP, "trust"})
 BINS: Final = "0123456789abcdef"
+# A device wherever it stands on Windows, whatever follows the first dot; and a version before a name of metadata.
+_UNUSABLE: Final = re.compile(r"(?:con|prn|aux|nul|com[0-9]|lpt[0-9])(?:\..*)?|[0-9]+\..*")
 _TRUST: Final = re.compile(r"trust/([1-9][0-9]{0,9})\.trust")
 _METADATA: Final = re.compile(r"(?:([1-9][0-9]{0,18})\.)?([^/]+)\.json")
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _TARGET: Final = re.compile(r"([^/]+)/[0-9a-f]{64}\.([^/]+)")
 
 
 def check_line(model: str) -> str:
-    """`model` as the name of a product line; `Refused("shelf.name")` when it can be none."""
-    if not NAME.fullmatch(model) or model in RESERVED:
+    """`model` as the name of a product line; `Refused("shelf.name")` when it can be none.
+
+    A file system that knows no case, or has devices for names, may lie under a shelf or a stick.
+    """
+    if not NAME.fullmatch(model) or model in RESERVED or _UNUSABLE.fullmatch(model):
         raise Refused("shelf.name", f"{model[:80]!r} cannot be a product line on a shelf")
     return model
 
@@ -85,8 +92,14 @@ def trust_version(target: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def prefixed(target: str, digest: str) -> str:
-    """Where a target's bytes lie under `targets/`: consistent snapshots put the hash before the file's name."""
+def prefixed(target: str, hashes: Mapping[str, str]) -> str:
+    """Where a target's bytes lie under `targets/`: consistent snapshots put the SHA-256 before the file's name.
+
+    What a repository calls a hash becomes part of a path too: `Malformed("shelf.malformed")` when it is none.
+    """
+    digest = hashes.get("sha256")
+    if digest is None or not _SHA256.fullmatch(digest):
+        raise Malformed("shelf.malformed", f"{target[:120]!r} has no SHA-256 on the shelf")
     folder, _, name = target.rpartition("/")
     return f"{folder}/{digest}.{name}"
 

@@ -9,24 +9,34 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
-from devguard.errors import LinkError
+from devguard.errors import LinkError, Refused
 from devguard.shelf.limits import Limits
+
+_FRAMING: Final = 8  # bytes on the wire for a byte of content: chunks of a single byte take six
 
 
 class Pace:
-    """Bytes against a clock."""
+    """Bytes against a clock, and against what they are good for."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._clock = clock
         self._start = clock()
         self._count = 0
+        self._allowed = limits.framing
+
+    def gave(self, count: int) -> None:
+        """So many bytes of a body came of what arrived."""
+        self._allowed += _FRAMING * count
 
     def took(self, count: int) -> None:
-        """Count what arrived; `LinkError("shelf.slow")` when that is too little for the time it took."""
+        """Count what arrived: `LinkError("shelf.slow")` when that is too little for the time it took,
+        `Refused("shelf.endless")` when headers and framing go on and on and no body comes of them."""
         self._count += count
+        if self._count > self._allowed:
+            raise Refused("shelf.endless", f"{self._count} bytes from the repository are next to no content")
         passed = self._clock() - self._start
         if passed > self._limits.grace and self._count < passed * self._limits.slowest:
             raise LinkError("shelf.slow", f"{self._count} bytes in {passed:.0f} s from the repository")

@@ -37,9 +37,9 @@ from devguard.cose.signer import Signer
 from devguard.custody.files import file_error, write_atomic, write_streamed
 from devguard.errors import Malformed, Refused
 from devguard.image.measure import measure
-from devguard.shelf.freshness import ISSUED, issued_text, moment
+from devguard.shelf.freshness import ISSUED, TOP, issued_text, moment
 from devguard.shelf.limits import LIFETIMES, Lifetimes
-from devguard.shelf.names import BINS, TOP, bin_digit, bin_role, check_line, prefixed, release_target, trust_target
+from devguard.shelf.names import BINS, bin_digit, bin_role, check_line, prefixed, release_target, trust_target
 from devguard.shelf.signing import ShelfSigner, tuf_key
 
 Keyring = Callable[[str], Signer | None]
@@ -202,7 +202,7 @@ class Repository:
         timestamp.unrecognized_fields[ISSUED] = issued_text(self.now)
         written.append(("timestamp.json", self._signed("timestamp")))
         for target, digest, fill in self._files:
-            path = self.folder / "targets" / prefixed(target, digest)
+            path = self.folder / "targets" / prefixed(target, {"sha256": digest})
             self._make(path.parent)
             write_streamed(path, fill)
         self._make(self.metadata)

@@ -1,7 +1,8 @@
 """Roots: the first one, and every later one. k of n people sign offline; who is missing may sign another day.
 
 A root lies in DIR/pending.root.json until the threshold of its own keys, and of the root before it, is met. Then it
-becomes DIR/metadata/N.root.json and is never written again. Source: TUF 1.0.34 sections 4.3 and 6.1.
+becomes DIR/metadata/N.root.json and is never written again. Two who sign at once wait for each other.
+Source: TUF 1.0.34 sections 4.3 and 6.1.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tuf.api.serialization import DeserializationError
 
 from devguard.cose.keys import CoseKey
 from devguard.custody.files import file_error, read_limited, write_atomic, write_new
+from devguard.custody.locks import locked
 from devguard.errors import Malformed, Refused
 from devguard.shelf.freshness import moment
 from devguard.shelf.limits import LIMITS
@@ -80,26 +82,28 @@ def create(repository: Repository, members: Members, trust: tuple[int, bytes] | 
 
 def rotate(repository: Repository, members: Members) -> tuple[str, int]:
     """The next root, signed by the keys of both roots that are here: what is still missing as text, its version."""
-    if (repository.folder / PENDING).exists():
-        raise Refused("shelf.exists", "a root waits for signatures already", "devguard shelf sign DIR --key KEY")
-    old = repository.read("root")
-    one = Metadata(make_root(members, old.signed.version + 1, repository.now + repository.lifetimes.root))
-    missing = _sign(repository, one, old.signed)
-    _write(repository, one, missing)
-    return missing, one.signed.version
+    with locked(repository.folder / PENDING):
+        if (repository.folder / PENDING).exists():
+            raise Refused("shelf.exists", "a root waits for signatures already", "devguard shelf sign DIR --key KEY")
+        old = repository.read("root")
+        one = Metadata(make_root(members, old.signed.version + 1, repository.now + repository.lifetimes.root))
+        missing = _sign(repository, one, old.signed)
+        _write(repository, one, missing)
+        return missing, one.signed.version
 
 
 def complete(repository: Repository) -> tuple[str, int]:
     """Add the signatures of keys that are here to the root that waits: what is still missing as text, its version."""
     path = repository.folder / PENDING
-    try:
-        one = Metadata[Root].from_bytes(read_limited(path, LIMITS.root_size))
-    except DeserializationError as error:
-        raise Malformed("shelf.malformed", f"{path}: {error}") from None
-    before = repository.root_version()
-    missing = _sign(repository, one, repository.read("root").signed if before else None)
-    _write(repository, one, missing)
-    return missing, one.signed.version
+    with locked(path):
+        try:
+            one = Metadata[Root].from_bytes(read_limited(path, LIMITS.root_size))
+        except DeserializationError as error:
+            raise Malformed("shelf.malformed", f"{path}: {error}") from None
+        before = repository.root_version()
+        missing = _sign(repository, one, repository.read("root").signed if before else None)
+        _write(repository, one, missing)
+        return missing, one.signed.version
 
 
 def _sign(repository: Repository, one: Metadata[Root], old: Root | None) -> str:

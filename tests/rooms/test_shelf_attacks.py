@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tuf.api.metadata import DelegatedRole, Delegations, TargetFile, Targets
 
 from builders import NOW, changed
 from devguard.errors import DevguardError
-from devguard.shelf.client import Shelf
+from devguard.shelf.client import Offer, Shelf
 from devguard.shelf.freshness import ISSUED, issued_text, moment
 from devguard.shelf.names import bin_digit, bin_role, prefixed
 from devguard.shelf.signing import tuf_key
@@ -196,6 +197,24 @@ def helped(name: str, role: str = PUMP) -> Callable[[TufRepository], None]:
     return attack
 
 
+def by_paths(targets: Targets) -> None:
+    """The bins stay; another role stands before them for the same releases."""
+    assert targets.delegations is not None
+    assert targets.delegations.roles is not None
+    keys = list(targets.delegations.keys)
+    targets.delegations.roles = {
+        "evil": DelegatedRole("evil", keys, 1, False, [f"{PUMP}/*"]),
+        **targets.delegations.roles,
+    }
+
+
+def beside(repo: TufRepository) -> None:
+    repo.signed["evil"] = Targets(expires=moment(repo.now + DAY))
+    repo.keys["evil"] = repo.keys[PUMP]
+    own_release(repo.signed["evil"])
+    change_line(by_paths)(repo)
+
+
 def wide(targets: Targets) -> None:
     assert targets.delegations is not None
     assert targets.delegations.roles is not None
@@ -237,6 +256,7 @@ ATTACKS: dict[str, tuple[str, Callable[[TufRepository], None]]] = {
     "extraneous dependencies: a line delegates on": ("shelf.malformed", helped("evil")),
     "extraneous dependencies: a line gives a bin away": ("shelf.signature", change_line(delegate(f"{PUMP}~0"))),
     "extraneous dependencies: a line delegates to a stranger": ("shelf.name", helped("thief/x")),
+    "extraneous dependencies: a line delegates by paths too": ("shelf.malformed", beside),
     "extraneous dependencies: a bin delegates on": ("shelf.malformed", helped("evil", BIN)),
     "extraneous dependencies: a release outside the bins": ("shelf.malformed", change_line(own_release)),
     "extraneous dependencies: targets widen a line": ("shelf.malformed", change_line(wide, "targets")),
@@ -282,7 +302,7 @@ def test_attack_is_refused_by_its_code_and_changes_nothing(name: str, repo: TufR
 
 
 def target_path(data: bytes = SUIT) -> str:
-    return f"targets/{prefixed(f'{PUMP}/1.1.0.suit', TargetFile.from_data('x', data, ['sha256']).hashes['sha256'])}"
+    return f"targets/{prefixed(f'{PUMP}/1.1.0.suit', TargetFile.from_data('x', data, ['sha256']).hashes)}"
 
 
 @pytest.mark.parametrize(
@@ -406,15 +426,52 @@ def test_an_expired_root_freezes(repo: TufRepository, tmp_path: Path) -> None:
     assert refused(lambda: shelf.refresh(repo, now())) == "shelf.freeze"
 
 
-def test_the_caller_may_refuse_a_trust_document_before_anything_is_kept(repo: TufRepository, tmp_path: Path) -> None:
+@pytest.mark.parametrize("after_keeping", [False, True])
+def test_the_caller_may_refuse_and_nothing_is_kept(after_keeping: bool, repo: TufRepository, tmp_path: Path) -> None:
     shelf = bench(tmp_path, repo)
     shelf.refresh(repo, now())
     before = state(tmp_path)
     repo.publish()
 
-    def accept(found: object) -> None:
-        assert found == {1: VENDOR.trust_bytes}
+    def accept(offer: Offer) -> None:
+        assert offer.documents == {1: VENDOR.trust_bytes}
+        if after_keeping:
+            offer.keep()
+            assert state(tmp_path) != before
         raise DevguardError("trust.rollback", "no")
 
     assert refused(lambda: shelf.refresh(repo, now(), accept)) == "trust.rollback"
     assert state(tmp_path) == before
+
+
+def test_a_bin_of_other_content_under_its_old_version_is_judged_too(repo: TufRepository, tmp_path: Path) -> None:
+    """The line's key and the online key are stolen; versions alone would not tell that anything changed."""
+    shelf = bench(tmp_path, repo)
+    shelf.refresh(repo, now())
+    before = state(tmp_path)
+    other_line(repo.signed[BIN])
+    repo.publish()
+    assert refused(lambda: shelf.refresh(repo, now())) == "shelf.name"
+    assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize(("year", "code"), [(1970, "shelf.not-yet"), (2036, "shelf.freeze"), (2106, "shelf.freeze")])
+def test_a_clock_that_is_wrong(year: int, code: str, repo: TufRepository, tmp_path: Path) -> None:
+    shelf = bench(tmp_path, repo)
+    shelf.refresh(repo, now())
+    before = state(tmp_path)
+    moment_ = int(datetime(year, 2, 8, tzinfo=UTC).timestamp())
+    assert refused(lambda: shelf.refresh(repo, moment_)) == code
+    assert refused(lambda: shelf.listing(moment_)) == code
+    assert state(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", [1, 0, True, None, ["x"], {"x": 1}])
+def test_a_delegated_role_whose_name_is_no_text(name: object, repo: TufRepository, tmp_path: Path) -> None:
+    """The tuf client takes any type there."""
+    shelf = bench(tmp_path, repo)
+    roles = repo.signed["targets"].delegations.roles
+    roles[PUMP].name = name
+    repo.signed["targets"].version += 1
+    repo.publish()
+    assert refused(lambda: shelf.refresh(repo, now())) in ("shelf.malformed", "shelf.signature")

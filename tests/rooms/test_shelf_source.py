@@ -13,7 +13,8 @@ import pytest
 
 from devguard.errors import DevguardError
 from devguard.shelf.limits import Limits
-from devguard.shelf.source import FolderSource, WebSource, source_of
+from devguard.shelf.source import FolderSource, source_of
+from devguard.shelf.web import WebSource
 
 Handler = Callable[[http.server.BaseHTTPRequestHandler], None]
 

@@ -110,7 +110,7 @@ class TufRepository:
         name = role or ("targets" if model == "trust" else bin_role(model, bin_digit(target)))
         self.signed[name].targets[target] = info
         self.signed[name].version += 1
-        self.files[f"targets/{prefixed(target, info.hashes['sha256'])}"] = data
+        self.files[f"targets/{prefixed(target, info.hashes)}"] = data
         return info
 
     def publish(self) -> None:
@@ -158,6 +158,9 @@ class TufRepository:
             return iter((data,)) if data is not None else None
         data = self.files.get(path)
         return iter((data,)) if data is not None else None
+
+    def close(self) -> None:
+        """Nothing is kept open."""
 
 
 def endless() -> Iterator[bytes]:
