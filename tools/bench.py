@@ -21,6 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import bench_delta
+import bench_link
+import bench_shelf
+import bench_verdict
+
 ROUNDS = 5
 SMALL, LARGE, HUGE = 4 << 10, 256 << 20, 2 << 30
 BIN = Path(sys.executable).parent
@@ -269,6 +274,8 @@ def main() -> int:
         for row in (throughput(folder, env, verify), whole_process(folder, env, verify), *memory(env, verify)):
             print(row.text(), flush=True)
         print(start_up(env).text())
+    for figures in (*bench_verdict.rows(), *bench_shelf.rows(), *bench_delta.rows(), *bench_link.rows()):
+        print(Row(*figures).text(), flush=True)
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import cbor2
@@ -31,22 +32,32 @@ _UNDERSTOOD: Final = frozenset({Header.ALG, Header.CONTENT_TYPE, Header.KID, Hea
 _PROTECTED_ONLY: Final = (Header.CRIT, Header.TYP)
 _EMPTY_MAP: Final = b"\xa0"
 
+# How a protected bucket is read: the code of what is malformed, and whether its CBOR must be deterministic.
+Form = tuple[str, bool]
+LENIENT: Final[Form] = ("wire.malformed", False)
 
-def read_protected(protected: object, code: str, deterministic: bool) -> dict[Any, Any]:
-    """The header map inside a protected bucket; a zero-length string is the empty map."""
+
+def read_protected(protected: object, form: Form) -> Mapping[Any, Any]:
+    """The header map inside a protected bucket, unchangeable; a zero-length string is the empty map."""
+    code, deterministic = form
     if not isinstance(protected, bytes):
         raise Malformed(code, "the protected header is not a byte string")
-    if not protected:
-        return {}
-    headers = wire.decode(protected, code=code, deterministic=deterministic)
+    headers = wire.decode(protected or _EMPTY_MAP, code=code, deterministic=deterministic)
     if not isinstance(headers, dict):
         raise Malformed(code, "the protected header is not a map")
-    return headers
+    return MappingProxyType({label: _unchangeable(value) for label, value in headers.items()})
 
 
-def check_buckets(protected: object, unprotected: object, code: str, deterministic: bool) -> None:
-    """Refuse two buckets that break RFC 9052 section 3 in form: `Malformed(code)`."""
-    headers = read_protected(protected, code, deterministic)
+def _unchangeable(value: object) -> object:
+    if isinstance(value, list):
+        return tuple(_unchangeable(item) for item in value)
+    if isinstance(value, dict):
+        return MappingProxyType({key: _unchangeable(item) for key, item in value.items()})
+    return value
+
+
+def check_buckets(headers: Mapping[Any, Any], unprotected: object, code: str) -> None:
+    """Refuse a decoded protected header and another bucket that break RFC 9052 section 3: `Malformed(code)`."""
     if not isinstance(unprotected, dict):
         raise Malformed(code, "the unprotected header is not a map")
     for label in (*headers, *unprotected):
@@ -58,7 +69,7 @@ def check_buckets(protected: object, unprotected: object, code: str, determinist
     for label in _PROTECTED_ONLY:
         if label in unprotected:
             raise Malformed(code, f"header {label.name.lower()} is not protected")
-    _check_values(headers | unprotected, headers, code)
+    _check_values({**headers, **unprotected}, headers, code)
 
 
 def read_body(data: bytes, tag: int, *, tagged: bool | None, code: str, deterministic: bool) -> list[Any]:
@@ -76,7 +87,7 @@ def read_body(data: bytes, tag: int, *, tagged: bool | None, code: str, determin
     return item
 
 
-def _check_values(merged: dict[Any, Any], protected: dict[Any, Any], code: str) -> None:
+def _check_values(merged: Mapping[Any, Any], protected: Mapping[Any, Any], code: str) -> None:
     if type(merged.get(Header.ALG, 0)) not in (int, str):
         raise Malformed(code, "header alg is neither integer nor text")
     if not isinstance(merged.get(Header.KID, b""), bytes):
@@ -86,7 +97,7 @@ def _check_values(merged: dict[Any, Any], protected: dict[Any, Any], code: str) 
     critical = protected.get(Header.CRIT)
     if Header.CRIT not in protected:
         return
-    if not isinstance(critical, list) or not critical:
+    if not isinstance(critical, tuple) or not critical:
         raise Malformed(code, "header crit is not an array with labels")
     for label in critical:
         if type(label) not in (int, str) or label not in protected:
@@ -124,16 +135,19 @@ def kid_of(headers: Mapping[Any, Any], unprotected: Mapping[Any, Any]) -> bytes 
 
 
 class Headed:
-    """What every signed object reads from its two buckets; a base for classes that have both."""
+    """What every signed object reads from its two buckets; a base for classes that have both.
+
+    `headers` is the decoded protected header. It is read once, from `protected` and nothing else, and cannot be
+    changed: what was checked is what is verified.
+    """
 
     __slots__ = ()
     protected: bytes
     unprotected: Mapping[Any, Any]
+    headers: Mapping[Any, Any]
 
-    @property
-    def headers(self) -> dict[Any, Any]:
-        """The decoded protected header."""
-        return read_protected(self.protected, "wire.malformed", deterministic=False)
+    def __post_init__(self, form: Form) -> None:
+        object.__setattr__(self, "headers", read_protected(self.protected, form))
 
     @property
     def algorithm(self) -> int:

@@ -8,7 +8,7 @@ It never holds a private part, and a map that carries one is refused. It says wh
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -62,6 +62,10 @@ class CoseKey:
     public key ("pub"). y: y coordinate, EC2 only. alg: the one algorithm the key is limited to, mandatory for
     ML-DSA. Building one raises `Malformed("key.malformed")`, `Refused("key.weak")` or, when `alg` does not belong
     to the type and curve, `Refused("signature.algorithm")`.
+
+    thumbprint: SHA-256 over the required members (RFC 9679 section 3), 32 bytes; `alg` counts for ML-DSA only. Like
+    the object that verifies, it is made once, from the members above and nothing else: `replace`, `copy` and `pickle`
+    give a key that was checked and named anew.
     """
 
     kty: int
@@ -69,11 +73,18 @@ class CoseKey:
     x: bytes
     y: bytes | None = None
     alg: int | None = None
+    thumbprint: bytes = field(init=False, repr=False, compare=False)
+    _public: PublicKey = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if self.kty == KeyType.AKP:
-            self._check_akp()
-            return
+        public = self._check_akp() if self.kty == KeyType.AKP else self._check_curve()
+        object.__setattr__(self, "_public", public)
+        object.__setattr__(self, "thumbprint", hashlib.sha256(wire.encode(self._required())).digest())
+
+    def __reduce__(self) -> tuple[type[CoseKey], tuple[object, ...]]:
+        return CoseKey, (self.kty, self.crv, self.x, self.y, self.alg)
+
+    def _check_curve(self) -> PublicKey:
         sizes = _SIZES.get(self.kty)
         curve = next((known for known in sizes or () if known == self.crv), None)
         if sizes is None or curve is None:
@@ -85,17 +96,18 @@ class CoseKey:
             if self.y is not None:
                 raise Malformed("key.malformed", "an OKP key has no y coordinate")
             check_edwards(curve, self.x)
-            return
+            return _edwards_public(curve, self.x)
         _check_length(self.y, sizes[curve])
-        _ec_public(curve, self.x, self.y or b"")
+        return _ec_public(curve, self.x, self.y or b"")
 
-    def _check_akp(self) -> None:
+    def _check_akp(self) -> PublicKey:
         size = next((length for known, length in AKP_SIZES.items() if known == self.alg), None)
         if size is None:
             raise Malformed("key.malformed", f"an AKP key of unknown algorithm {self.alg}")
         if self.crv is not None or self.y is not None:
             raise Malformed("key.malformed", "an AKP key has neither curve nor y coordinate")
         _check_length(self.x, size)
+        return _mldsa_public(self.alg, self.x)
 
     @classmethod
     def from_map(cls, value: object, code: str = "key.malformed") -> CoseKey:
@@ -146,13 +158,11 @@ class CoseKey:
             raise Malformed(code, "map keys that cannot be told apart")  # 1 and true are one key once decoded
         return cls.from_map(value, code)
 
-    @property
-    def thumbprint(self) -> bytes:
-        """SHA-256 over the required members (RFC 9679 section 3), 32 bytes; `alg` counts for ML-DSA only."""
+    def _required(self) -> dict[int, object]:
         members = self.to_map()
         if self.kty != KeyType.AKP:
             members.pop(_ALG, None)
-        return hashlib.sha256(wire.encode(members)).digest()
+        return members
 
     @property
     def fingerprint(self) -> str:
@@ -195,13 +205,7 @@ class CoseKey:
 
     def to_public(self) -> PublicKey:
         """The key as an object of the `cryptography` package."""
-        if self.kty == KeyType.AKP:
-            return _mldsa_public(self.alg, self.x)
-        if self.crv == Curve.ED25519:
-            return ed25519.Ed25519PublicKey.from_public_bytes(self.x)
-        if self.crv == Curve.ED448:
-            return ed448.Ed448PublicKey.from_public_bytes(self.x)
-        return _ec_public(Curve(self.crv or 0), self.x, self.y or b"")
+        return self._public
 
     @classmethod
     def from_pem(cls, data: bytes) -> CoseKey:
@@ -219,7 +223,7 @@ class CoseKey:
         """
         if not self.allows(algorithm):
             raise disagrees(algorithm, self.algorithm.label)
-        verify_raw(self.to_public(), algorithm, message, signature)
+        verify_raw(self._public, algorithm, message, signature)
 
 
 def verify_any(key: CoseKey, algorithm: int, message: bytes, signature: bytes) -> None:
@@ -270,6 +274,11 @@ def _ec_public(curve: Curve, x: bytes, y: bytes) -> ec.EllipticCurvePublicKey:
         return ec.EllipticCurvePublicKey.from_encoded_point(_CURVES[curve], b"\x04" + x + y)
     except ValueError:
         raise Refused("key.weak", f"the public key is not a point of {curve.name.replace('_', '-')}") from None
+
+
+def _edwards_public(curve: Curve, encoded: bytes) -> PublicKey:
+    kind = ed25519.Ed25519PublicKey if curve is Curve.ED25519 else ed448.Ed448PublicKey
+    return kind.from_public_bytes(encoded)
 
 
 def _mldsa_public(algorithm: int | None, public: bytes) -> PublicKey:

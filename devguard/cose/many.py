@@ -7,23 +7,23 @@ Counting persons and thresholds is the work of `trust`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any, Final
 
 import cbor2
 
 from devguard import wire
 from devguard.cose.headers import (
+    LENIENT,
+    Form,
     Headed,
     Header,
-    algorithm_of,
     check_buckets,
     check_critical,
     check_type,
     covered_payload,
     protected_for,
     read_body,
-    read_protected,
     signed_bytes,
 )
 from devguard.cose.keys import CoseKey
@@ -41,21 +41,20 @@ class Signature(Headed):
     protected: bytes
     unprotected: Mapping[Any, Any]
     signature: bytes
+    form: InitVar[Form] = LENIENT
+    headers: Mapping[Any, Any] = field(init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
-class SignMany:
+class SignMany(Headed):
     """A COSE_Sign object as received or made; members as in `Sign1`, with 1 to 64 signatures."""
 
     protected: bytes
     unprotected: Mapping[Any, Any]
     payload: bytes | None
     signatures: tuple[Signature, ...]
-
-    @property
-    def headers(self) -> dict[Any, Any]:
-        """The decoded protected header of the body."""
-        return read_protected(self.protected, "wire.malformed", deterministic=False)
+    form: InitVar[Form] = LENIENT
+    headers: Mapping[Any, Any] = field(init=False, repr=False, compare=False)
 
     def to_be_signed(self, index: int, payload: bytes | None = None, external_aad: bytes = b"") -> bytes:
         """The Sig_structure bytes of signature `index`; `payload` is given exactly when it is detached."""
@@ -78,11 +77,10 @@ class SignMany:
         one = self.signatures[index]
         check_type(body, typ)
         check_critical(body)
-        headers = one.headers
-        check_critical(headers)
+        check_critical(one.headers)
         covered = covered_payload(self.payload, payload)
         message = signed_bytes(self.protected, one.protected, external_aad, covered)
-        key.verify(algorithm_of(headers), message, one.signature)
+        key.verify(one.algorithm, message, one.signature)
         return covered
 
     def add(
@@ -117,18 +115,21 @@ def read_sign(
     """The COSE_Sign object that `data` is; arguments and errors as `read_sign1`."""
     body = read_body(data, TAG_SIGN, tagged=tagged, code=code, deterministic=deterministic)
     protected, unprotected, payload, items = body
-    check_buckets(protected, unprotected, code, deterministic)
     if not isinstance(items, list) or not 1 <= len(items) <= MAX_SIGNATURES:
         raise Malformed(code, f"a COSE_Sign object has 1 to {MAX_SIGNATURES} signatures")
-    signatures = tuple(_read_signature(item, code, deterministic) for item in items)
-    return SignMany(protected, unprotected, payload, signatures)
+    form = code, deterministic
+    made = SignMany(protected, unprotected, payload, tuple(_read_signature(item, form) for item in items), form)
+    check_buckets(made.headers, unprotected, code)
+    return made
 
 
-def _read_signature(item: object, code: str, deterministic: bool) -> Signature:
+def _read_signature(item: object, form: Form) -> Signature:
+    code, _ = form
     if not isinstance(item, list) or len(item) != 3 or not isinstance(item[2], bytes):
         raise Malformed(code, "a COSE_Signature is an array of two headers and a byte string")
-    check_buckets(item[0], item[1], code, deterministic)
-    return Signature(item[0], item[1], item[2])
+    made = Signature(item[0], item[1], item[2], form)
+    check_buckets(made.headers, made.unprotected, code)
+    return made
 
 
 def sign_many(

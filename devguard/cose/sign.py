@@ -7,15 +7,16 @@ critical headers and the signature. Which key that must be is decided by the cal
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Final
 
 import cbor2
 
 from devguard import wire
 from devguard.cose.headers import (
+    LENIENT,
+    Form,
     Headed,
-    algorithm_of,
     check_buckets,
     check_critical,
     check_type,
@@ -60,13 +61,15 @@ class Sign1(Headed):
     """A COSE_Sign1 object as received or made.
 
     protected: the encoded protected header, byte for byte. unprotected: the other bucket, which proves nothing.
-    payload: None when detached.
+    payload: None when detached. form: how `protected` is read; `Malformed` with its code when that is no map.
     """
 
     protected: bytes
     unprotected: Mapping[Any, Any]
     payload: bytes | None
     signature: bytes
+    form: InitVar[Form] = LENIENT
+    headers: Mapping[Any, Any] = field(init=False, repr=False, compare=False)
 
     def to_be_signed(self, payload: bytes | None = None, external_aad: bytes = b"") -> bytes:
         """The Sig_structure bytes of this object; `payload` is given exactly when it is detached."""
@@ -80,12 +83,11 @@ class Sign1(Headed):
         `typ` None demands that the object has no type. Raises `Refused`: `key.purpose` (another type),
         `signature.critical`, `signature.algorithm`, `signature.invalid`.
         """
-        headers = self.headers
-        check_type(headers, typ)
-        check_critical(headers)
+        check_type(self.headers, typ)
+        check_critical(self.headers)
         covered = covered_payload(self.payload, payload)
         message = signed_bytes(self.protected, None, external_aad, covered)
-        key.verify(algorithm_of(headers), message, self.signature)
+        key.verify(self.algorithm, message, self.signature)
         return covered
 
     def encode(self, tagged: bool = True) -> bytes:
@@ -104,10 +106,11 @@ def read_sign1(
     """
     body = read_body(data, TAG_SIGN1, tagged=tagged, code=code, deterministic=deterministic)
     protected, unprotected, payload, signature = body
-    check_buckets(protected, unprotected, code, deterministic)
+    made = Sign1(protected, unprotected, payload, signature, (code, deterministic))
+    check_buckets(made.headers, unprotected, code)
     if not isinstance(signature, bytes):
         raise Malformed(code, "the signature is not a byte string")
-    return Sign1(protected, unprotected, payload, signature)
+    return made
 
 
 def sign1(

@@ -19,7 +19,7 @@ from devguard.manifest.version import VersionMatch
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
     """One command about to run on the component at `index`, with that component's parameters."""
 

@@ -61,6 +61,14 @@ class ComponentFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class Admitted:
+    """An identity the manifest admits; and what its install asked and did, where finding that out was to execute it."""
+
+    identity: Identity
+    installed: tuple[Recorder, Trace] | None
+
+
+@dataclass(frozen=True, slots=True)
 class Execution:
     """What one identity's install and validate asked and did."""
 
@@ -69,7 +77,7 @@ class Execution:
     versions: Mapping[ComponentId, VersionMatch]
 
 
-def identities(manifest: Manifest, limits: Limits) -> tuple[bytes, tuple[bytes, ...], list[Identity]]:
+def identities(manifest: Manifest, limits: Limits) -> tuple[bytes, tuple[bytes, ...], list[Admitted]]:
     """Every (vendor, class, device) the manifest admits; device True where no device is asked for.
 
     Each question is first answered with no: a manifest that still goes on does not enforce the answer.
@@ -83,17 +91,18 @@ def identities(manifest: Manifest, limits: Limits) -> tuple[bytes, tuple[bytes, 
     _must_refuse(manifest, probe, limits, "image.class")
     classes = tuple(probe.classes)
     _check_count(manifest, len(classes))
-    found: list[Identity] = []
+    found: list[Admitted] = []
     for one in classes:
         probe = Recorder(Identity(vendors[0], one, False))
-        if _asks_device(manifest, probe, limits):
-            found += [Identity(vendors[0], one, device) for device in probe.devices]
-        else:
-            found.append(Identity(vendors[0], one, True))
+        trace = _install_of_any_device(manifest, probe, limits)
+        if trace is None:
+            found += [Admitted(Identity(vendors[0], one, device), None) for device in probe.devices]
+        else:  # no device was asked for, so that answer changes nothing
+            found.append(Admitted(Identity(vendors[0], one, True), (probe, trace)))
         _check_count(manifest, len(found))
-    if len({identity.device is True for identity in found}) != 1:
+    if len({admitted.identity.device is True for admitted in found}) != 1:
         raise outside("some of its classes ask for devices, some do not")
-    devices = [identity.device for identity in found if identity.device is not True]
+    devices = [admitted.identity.device for admitted in found if admitted.identity.device is not True]
     if len(set(devices)) != len(devices):
         raise outside("a device is listed under two classes")
     return vendors[0], classes, found
@@ -115,22 +124,26 @@ def _must_refuse(manifest: Manifest, probe: Recorder, limits: Limits, code: str)
     raise outside(f"it goes on where {code} should refuse")
 
 
-def _asks_device(manifest: Manifest, probe: Recorder, limits: Limits) -> bool:
+def _install_of_any_device(manifest: Manifest, probe: Recorder, limits: Limits) -> Trace | None:
+    """What install executes when no device matches; None where it then refuses."""
     try:
-        run(manifest, Section.INSTALL, probe, limits)
+        trace = run(manifest, Section.INSTALL, probe, limits)
     except Refused as refused:
         if refused.code == "image.device":
-            return True
+            return None
         raise
     if probe.devices:
         raise outside("it goes on where image.device should refuse")
-    return False
+    return trace
 
 
-def execute(manifest: Manifest, identity: Identity, limits: Limits) -> Execution:
+def execute(manifest: Manifest, admitted: Admitted, limits: Limits) -> Execution:
     """What install and validate do for this identity; `Malformed` when that is outside the profile."""
-    install, validate = Recorder(identity), Recorder(identity)
-    installed = run(manifest, Section.INSTALL, install, limits)
+    install, validate = Recorder(admitted.identity), Recorder(admitted.identity)
+    if admitted.installed is None:
+        installed = run(manifest, Section.INSTALL, install, limits)
+    else:
+        install, installed = admitted.installed
     validated = run(manifest, Section.VALIDATE, validate, limits)
     ids = manifest.common.components
     fetched = tuple(index for index, one in enumerate(ids) if one in install.fetched)

@@ -7,8 +7,6 @@ envelope (RFC 8949 section 4.2.1).
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import BinaryIO
 
 from devguard import wire
@@ -16,14 +14,6 @@ from devguard.errors import Malformed, Refused
 
 _CODE = "envelope.malformed"
 _LOOSE = "envelope.not-deterministic"
-
-
-@contextmanager
-def _readable() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise Refused("file.unreadable", f"the envelope cannot be read: {error.strerror or error}") from error
 
 
 class Cursor:
@@ -34,17 +24,21 @@ class Cursor:
 
     def __init__(self, reader: BinaryIO) -> None:
         self._reader = reader
-        with _readable():
+        try:
             self.at = reader.tell()
             self.end = reader.seek(0, io.SEEK_END)
             reader.seek(self.at)
+        except OSError as error:
+            raise _unreadable(error) from error
 
     def take(self, size: int) -> bytes:
         """The next `size` bytes; `Malformed` when the reader ends before."""
         if size > self.end - self.at:
             raise Malformed(_CODE, f"the envelope ends early at offset {self.end}")
-        with _readable():
+        try:
             data = self._reader.read(size)
+        except OSError as error:
+            raise _unreadable(error) from error
         if len(data) != size:
             raise Malformed(_CODE, f"the envelope ends early at offset {self.at + len(data)}")
         self.at += size
@@ -53,8 +47,10 @@ class Cursor:
     def jump(self, offset: int) -> None:
         """Moves to an offset that `byte_string` has proved to lie inside the reader."""
         if offset != self.at:
-            with _readable():
+            try:
                 self._reader.seek(offset)
+            except OSError as error:
+                raise _unreadable(error) from error
             self.at = offset
 
     def head(self) -> tuple[int, int]:
@@ -96,6 +92,10 @@ class Cursor:
         if size > self.end - self.at:
             raise Malformed(_CODE, f"a byte string of {size} bytes at offset {start} runs past the end")
         return self.at, size
+
+
+def _unreadable(error: OSError) -> Refused:
+    return Refused("file.unreadable", f"the envelope cannot be read: {error.strerror or error}")
 
 
 def _text(data: bytes, at: int) -> str:

@@ -50,16 +50,17 @@ def build_envelope(
 
     Payloads are named "#<component id>" and hold no bytes yet (`write_envelope` streams them); `detached` leaves them
     out and changes nothing that is signed. `sbom` is needed when the description names a bill of materials.
-    Raises `Malformed` description.malformed, `Refused` device.slot (larger than the model's slot), sbom.missing.
+    Components stand in the model's order, whatever the description's. Raises `Malformed` description.malformed,
+    `Refused` release.components (not all of the model's), device.slot (larger than the model's slot), sbom.missing.
     """
     _check(description, facts, payload, sbom)
-    brought = [one.id for one in description.components]
+    brought = [name for name in facts.components if name in payload]
     ids: list[ComponentId] = [(name.encode(),) for name in (*brought, *description.requires.components)]
     text = encode_text(_text(description), ids)
     version = to_array(description.version)
     manifest = Manifest(
         sequence_number=description.sequence,
-        common=Common(tuple(ids), _shared(description, payload, len(ids)), {}),
+        common=Common(tuple(ids), _shared(description, brought, payload, len(ids)), {}),
         sections={
             Section.VALIDATE: _validate(len(brought), len(ids)),
             Section.INSTALL: _install(description, facts, sbom, brought, len(ids)),
@@ -86,15 +87,27 @@ def _check(
     if unknown or not description.revisions or len(set(description.revisions)) != len(description.revisions):
         raise _fail(f"release.revisions: known are {', '.join(facts.revisions)}, each once")
     brought = [one.id for one in description.components]
-    for name in (*brought, *description.requires.components):
-        if name not in facts.components:
-            raise _fail(f"component: {name!r} is not one of {', '.join(facts.components)}")
     if set(brought) & set(description.requires.components):
         raise _fail("requires.components: the release brings that component itself; use requires.version")
+    for what, names, known in (
+        ("component", brought, facts.components),
+        ("requires.components", description.requires.components, facts.fixed),
+    ):
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise _fail(f"{what}: {unknown[0]!r} is not one of the model's: {', '.join(known) or 'it has none'}")
     if set(payload) != set(brought) or len(set(brought)) != len(brought) or not brought:
         raise LocalProtocolError("description.malformed", "measured images and described components differ")
+    missing = [name for name in facts.components if name not in brought]
+    if missing:
+        raise Refused(
+            "release.components",
+            f"the release brings no {', '.join(missing)}; of a {facts.name} all components change together",
+            f'add a [[component]] with id = "{missing[0]}"; where its firmware stays, give the same image again',
+        )
     _check_serials(description)
     _check_measured(payload, facts)
+    _check_inside(description, payload)
     if description.sbom is not None and (sbom is None or sbom.algorithm != SHA256):
         raise Refused("sbom.missing", f"the bill of materials {description.sbom} was not measured with SHA-256")
 
@@ -117,6 +130,28 @@ def _check_measured(payload: Mapping[str, Measured], facts: ModelFacts) -> None:
             raise LocalProtocolError("description.malformed", f"digest algorithm {measured.algorithm}")
         if not 0 < measured.size <= facts.image_capacity:
             raise Refused("device.slot", f"image {name} has {measured.size} bytes, of {facts.image_capacity} allowed")
+    total = sum(measured.size for measured in payload.values())
+    if total > facts.image_capacity:
+        raise Refused("device.slot", f"the images have {total} bytes in all, of {facts.image_capacity} allowed")
+
+
+def _check_inside(description: ReleaseDescription, payload: Mapping[str, Measured]) -> None:
+    """An MCUboot image has to say of itself what will be signed of it; whoever verifies asks the same."""
+    vendor, own = vendor_id(description.vendor), len(payload) == 1
+    for name, measured in payload.items():
+        wrong = None
+        if measured.inside is not None:
+            from devguard.image.inside import disagreement
+
+            wrong = disagreement(
+                measured.inside,
+                version=description.version if own else None,
+                security_version=description.security_version if own else None,
+                vendor_id=vendor,
+                class_ids=[class_id(vendor, description.model, one) for one in description.revisions],
+            )
+        if wrong is not None:
+            raise Refused("image.format", f"{name}: {wrong}", "sign the image anew, or correct the description")
 
 
 def _text(description: ReleaseDescription) -> TextFacts:
@@ -138,10 +173,12 @@ def _test(*conditions: Command) -> Commands:
     return [(condition.value, REPORT_ALL) for condition in conditions]
 
 
-def _shared(description: ReleaseDescription, payload: Mapping[str, Measured], count: int) -> CommandSequence:
+def _shared(
+    description: ReleaseDescription, brought: Sequence[str], payload: Mapping[str, Measured], count: int
+) -> CommandSequence:
     commands: Commands = []
-    for index, component in enumerate(description.components):
-        measured = payload[component.id]
+    for index, name in enumerate(brought):
+        measured = payload[name]
         digest = Digest(measured.algorithm, measured.digest).encode()
         commands += _select(index, count)
         commands += _override({Parameter.IMAGE_DIGEST: digest, Parameter.IMAGE_SIZE: measured.size})

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -181,7 +181,7 @@ def _thresholds(table: Table) -> Mapping[str, int]:
     return {role: table.integer(role, 1, 16, default=1) for role in SIGNING_ROLES}
 
 
-def scaffold(model: str, version: str, vendor: str, revision: str) -> str:
+def scaffold(model: str, version: str, vendor: str, revision: str, components: Sequence[str] = ("application",)) -> str:
     """TOML text of a first description, commented, which `parse_description` accepts.
 
     Raises `Malformed("description.malformed")` when an argument breaks the format.
@@ -192,12 +192,27 @@ def scaffold(model: str, version: str, vendor: str, revision: str) -> str:
         revision=json.dumps(revision),
         version=json.dumps(version),
         summary=json.dumps(f"Release {version} for {model}"),
-        image=json.dumps(f"images/{model}-{version}.bin"),
+        components="".join(
+            _COMPONENT.format(
+                id=json.dumps(name),
+                image=json.dumps(f"images/{model}{'' if len(components) == 1 else f'-{name}'}-{version}.bin"),
+            )
+            for name in components
+        ),
     )
     parse_description(text.encode("utf-8", "replace"))
     return text
 
 
+_COMPONENT: Final = """\
+[[component]]
+id = {id}
+image = {image}
+format = "auto"         # or raw, ihex, mcuboot
+# serials = ["SN-0001"]                         # only these devices
+# ignore_ranges = [[0x10001000, 0x10002000]]    # Intel HEX records to leave out, end not included
+
+"""
 _SCAFFOLD: Final = """\
 # Release description. The format is in firmware_manifests/README.md; paths are relative to this file's folder.
 format = 1
@@ -212,14 +227,7 @@ security_version = 1    # raise it when older releases must never run again
 summary = {summary}
 # use_before = 2030-01-01T00:00:00Z
 
-[[component]]
-id = "application"
-image = {image}
-format = "auto"         # or raw, ihex, mcuboot
-# serials = ["SN-0001"]                         # only these devices
-# ignore_ranges = [[0x10001000, 0x10002000]]    # Intel HEX records to leave out, end not included
-
-[safety]
+{components}[safety]
 minimum_battery_percent = 30
 therapy_idle = true
 two_technicians = false

@@ -150,27 +150,22 @@ def write_envelope(env: Envelope, payloads: Mapping[str, BinaryIO], out: BinaryI
     """
     if set(payloads) - set(env.payloads):
         raise LocalProtocolError(CODE, "a reader for a payload the envelope does not have")
-    head = _head(6, ENVELOPE_TAG) if env.tagged else b""
+    head = wire.head(6, ENVELOPE_TAG) if env.tagged else b""
     members = _members(env)
-    out.write(head + _head(5, len(members) + len(env.payloads)))
+    out.write(head + wire.head(5, len(members) + len(env.payloads)))
     for encoded, key in sorted((wire.encode(key), key) for key in (*members, *env.payloads)):
         out.write(encoded)
         if isinstance(key, int):
             out.write(wire.encode(members[key]))
             continue
         payload = env.payloads[key]
-        out.write(_head(2, payload.size))
+        out.write(wire.head(2, payload.size))
         if key in payloads:
             _copy(payloads[key], payload.size, out, key)
         elif payload.data is not None and len(payload.data) == payload.size:
             out.write(payload.data)
         else:
             raise LocalProtocolError(CODE, f"no reader for payload {key}")
-
-
-def _head(major: int, argument: int) -> bytes:
-    encoded = wire.encode(argument)
-    return bytes([encoded[0] | major << 5]) + encoded[1:]
 
 
 def _copy(reader: BinaryIO, size: int, out: BinaryIO, name: str) -> None:

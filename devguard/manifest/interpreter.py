@@ -23,6 +23,12 @@ from devguard.manifest.suit import CODE, Command, Digest, ManifestKey, Parameter
 __all__ = ["Budget", "Limits", "Platform", "Step", "Trace", "run"]
 
 _NOT_IN_SHARED: Final = frozenset(DIRECTIVES)
+# Looked up for every command executed, five times and more for one release: as plain integers.
+_SET_INDEX: Final = int(Command.DIRECTIVE_SET_COMPONENT_INDEX)
+_OVERRIDE: Final = int(Command.DIRECTIVE_OVERRIDE_PARAMETERS)
+_TRY_EACH: Final = int(Command.DIRECTIVE_TRY_EACH)
+_RUN_SEQUENCE: Final = int(Command.DIRECTIVE_RUN_SEQUENCE)
+_SOFT_FAILURE: Final = int(Parameter.SOFT_FAILURE)
 # Members that say something and change nothing of what is executed.
 _INFORMATIVE: Final = frozenset({int(ManifestKey.COMPONENT_ID), int(ManifestKey.SET_VERSION), int(ManifestKey.COSWID)})
 
@@ -94,7 +100,7 @@ class _Machine:
     def top(self, sequence: CommandSequence, shared: bool) -> None:
         """Executes a section; with several components it must say first which one it means (section 6.2)."""
         first = sequence[0][0] if sequence else None
-        if len(self.components) > 1 and first != Command.DIRECTIVE_SET_COMPONENT_INDEX:
+        if len(self.components) > 1 and first != _SET_INDEX:
             raise Malformed(CODE, "with several components a sequence begins with set-component-index")
         try:
             self.sequence(sequence, _Frame(0, shared, (0,), False))
@@ -105,7 +111,7 @@ class _Machine:
         if frame.depth > self.limits.depth:
             raise Malformed(CODE, f"command sequences nested deeper than {self.limits.depth}")
         for code, argument in sequence:
-            if code == Command.DIRECTIVE_SET_COMPONENT_INDEX:
+            if code == _SET_INDEX:
                 self.count(frame, None, code)
                 frame.selected = self.select(argument)
                 continue
@@ -114,11 +120,12 @@ class _Machine:
                 self.command(frame, index, code, argument)
 
     def count(self, frame: _Frame, index: int | None, code: int) -> None:
-        if len(self.steps) >= self.limits.steps:
-            raise Malformed(CODE, f"the manifest executes more than {self.limits.steps} commands")
-        if self.limits.budget is not None:
-            self.limits.budget.left -= 1
-            if self.limits.budget.left < 0:
+        limits = self.limits
+        if len(self.steps) >= limits.steps:
+            raise Malformed(CODE, f"the manifest executes more than {limits.steps} commands")
+        if limits.budget is not None:
+            limits.budget.left -= 1
+            if limits.budget.left < 0:
                 raise Malformed(CODE, "the manifest executes too many commands in all")
         self.steps.append(Step(frame.depth, frame.shared, index, code, True))
 
@@ -134,11 +141,11 @@ class _Machine:
         return tuple(indices)
 
     def command(self, frame: _Frame, index: int, code: int, argument: object) -> None:
-        if code == Command.DIRECTIVE_OVERRIDE_PARAMETERS:
+        if code == _OVERRIDE:
             self.override(frame, index, argument)
-        elif code == Command.DIRECTIVE_TRY_EACH:
+        elif code == _TRY_EACH:
             self.try_each(frame, index, argument)
-        elif code == Command.DIRECTIVE_RUN_SEQUENCE:
+        elif code == _RUN_SEQUENCE:
             self.run_sequence(frame, index, argument)
         elif frame.shared and (code in _NOT_IN_SHARED or code < 0):
             raise Malformed(CODE, f"command {code} may not stand in the shared sequence")
@@ -168,10 +175,10 @@ class _Machine:
         if frame.shared and any(key < 0 for key in argument):
             raise Malformed(CODE, "custom parameters may not stand in the shared sequence")
         values = check_parameters(argument, len(self.components))
-        if Parameter.SOFT_FAILURE in values:
+        if _SOFT_FAILURE in values:
             if frame.depth == 0:
                 raise Malformed(CODE, "soft failure may only be set inside try-each or run-sequence")
-            frame.soft = values.pop(Parameter.SOFT_FAILURE) is True
+            frame.soft = values.pop(_SOFT_FAILURE) is True
         self.parameters[index].update(values)
 
     def try_each(self, frame: _Frame, index: int, argument: object) -> None:

@@ -21,7 +21,8 @@ class Clock(enum.StrEnum):
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """One device model. Addresses and capacities in bytes, the battery in mWh; `technicians` is how many
-    different persons must approve a push; `components` are the component ids that the model has."""
+    different persons must approve a push. `components` are the component ids that a release brings, all of them and in
+    this order, for they change together; `fixed` those no release brings, whose version one may ask for."""
 
     name: str
     vendor: str
@@ -32,6 +33,7 @@ class ModelFacts:
     clock: Clock
     technicians: int
     components: tuple[str, ...]
+    fixed: tuple[str, ...] = ()
 
     @property
     def flash(self) -> FlashRange:

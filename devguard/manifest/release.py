@@ -80,7 +80,7 @@ def _facts(manifest: Manifest, env: Envelope) -> ReleaseFacts:
     _check_members(manifest)
     limits = Limits(budget=Budget(MAX_STEPS))
     vendor, classes, admitted = identities(manifest, limits)
-    executions = [execute(manifest, identity, limits) for identity in admitted]
+    executions = [execute(manifest, one, limits) for one in admitted]
     first = executions[0]
     if any(other != first for other in executions[1:]):
         raise outside("it means different things to different devices")
@@ -94,7 +94,7 @@ def _facts(manifest: Manifest, env: Envelope) -> ReleaseFacts:
     return ReleaseFacts(
         vendor_id=vendor,
         class_ids=classes,
-        device_ids=tuple(one.device for one in admitted if isinstance(one.device, bytes)),
+        device_ids=tuple(one.identity.device for one in admitted if isinstance(one.identity.device, bytes)),
         sequence=manifest.sequence_number,
         version=_version(manifest, text),
         security_version=_need(first.asked, Parameter.SECURITY_VERSION, int),

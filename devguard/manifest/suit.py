@@ -24,6 +24,7 @@ SHA256: Final = -16
 SHA384: Final = -43
 SHA512: Final = -44
 HASHES: Final = {SHA256: "sha256", SHA384: "sha384", SHA512: "sha512"}
+_SIZES: Final = {SHA256: 32, SHA384: 48, SHA512: 64}
 
 
 class EnvelopeKey(enum.IntEnum):
@@ -194,8 +195,7 @@ class Digest:
         algorithm, digest = value
         if type(algorithm) is not int or not isinstance(digest, bytes):
             raise Malformed(CODE, "a SUIT digest is an array of an algorithm and bytes")
-        name = HASHES.get(algorithm)
-        if name is not None and len(digest) != hashlib.new(name).digest_size:
+        if len(digest) != _SIZES.get(algorithm, len(digest)):
             raise Malformed(CODE, f"a digest of {len(digest)} bytes does not fit algorithm {algorithm}")
         return cls(algorithm, digest)
 

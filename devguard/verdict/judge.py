@@ -16,7 +16,7 @@ from devguard.manifest.release import ReleaseFacts, release_facts
 from devguard.trust.document import check_time
 from devguard.trust.model import TrustDocument
 from devguard.verdict.blocks import judge_block
-from devguard.verdict.images import Payloads, check_images
+from devguard.verdict.images import Measurer, Payloads, check_components, check_images, whole_digest
 from devguard.verdict.release import PROOF, Release, Requirements
 from devguard.verdict.result import Check, SignatureSeen, Verdict
 from devguard.verdict.signatures import judge_signatures
@@ -27,6 +27,7 @@ from devguard.verdict.versions import check_requires, check_security_version, ch
 __all__ = [
     "STEPS",
     "Check",
+    "Measurer",
     "Payloads",
     "Release",
     "Requirements",
@@ -38,12 +39,16 @@ __all__ = [
 ]
 
 
-def judge(envelope: Envelope, *, trust: TrustDocument, now: int, target: Target, payload: Payloads) -> Verdict:
+def judge(
+    envelope: Envelope, *, trust: TrustDocument, now: int, target: Target, payload: Payloads | Measurer
+) -> Verdict:
     """The verdict on `envelope` for `target` at `now` (epoch seconds UTC).
 
-    `trust` has been read by `read_trust`. `payload` is what was measured of the image: one `Measured`, a mapping by
-    component id for releases of several, or None when the image comes later; then the last step is deferred and
-    the release says so. Raises nothing for anything an envelope may hold: a refusal is a verdict.
+    `trust` has been read by `read_trust`. `payload` is what was measured of the image: one `Measured`, a
+    `MeasuredStream` for releases of several components, or None when the image comes later; then the last step is
+    deferred and the release says so. A function instead is called once with the release's facts, unless the manifest
+    was refused, and gives one of these. Raises nothing for anything an envelope may hold, a refusal is a verdict; what
+    that function raises goes through.
     """
     steps = Steps()
     steps.step("envelope", lambda: _envelope(envelope))
@@ -55,11 +60,13 @@ def judge(envelope: Envelope, *, trust: TrustDocument, now: int, target: Target,
     blocks = [judge_block(block, signed, trust, now, kept=kept) for block in envelope.auth_blocks]
     judge_signatures(steps, blocks, trust, now, kept=kept)
     _judge_trust(steps, envelope, facts, trust, now)
-    _judge_facts(steps, envelope, facts, trust, target, payload)
+    measured = (payload(facts) if facts is not None else None) if callable(payload) else payload
+    _judge_facts(steps, envelope, facts, trust, target, measured)
     release = None
     if facts is not None and steps.complete:
-        release = _release(envelope, facts, target, payload)
-    claims = None if facts is None else _claims(facts, target)
+        release = _release(envelope, facts, target, measured)
+    good = steps.checks[-1].ok  # the images are the signed ones, or not seen yet
+    claims = None if facts is None else _claims(facts, target, measured if good else None)
     return Verdict(tuple(steps.checks), tuple(block.seen for block in blocks), steps.code, release, claims)
 
 
@@ -123,7 +130,7 @@ def _judge_facts(
     target: Target,
     payload: Payloads,
 ) -> None:
-    names = ("vendor", "class", "device", "sequence", "security-version", "requires", "image")
+    names = ("vendor", "class", "device", "components", "sequence", "security-version", "requires", "image")
     if facts is None:
         for name in names:
             steps.skip(name, "the manifest was refused")
@@ -132,10 +139,11 @@ def _judge_facts(
         lambda: check_vendor(facts, target),
         lambda: check_class(facts, target),
         lambda: check_device(facts, target),
+        lambda: check_components(facts, target),
         lambda: check_sequence(facts, envelope.manifest_digest, trust, target),
         lambda: check_security_version(facts, trust, target),
         lambda: check_requires(facts, target),
-        lambda: check_images(facts.components, payload),
+        lambda: check_images(facts, payload),
     )
     for name, judge_it in zip(names, judged, strict=True):
         steps.step(name, judge_it)
@@ -151,32 +159,33 @@ def _version_of(facts: ReleaseFacts) -> str:
     return facts.version or (facts.text.version if facts.text is not None else "")
 
 
-def _release(envelope: Envelope, facts: ReleaseFacts, target: Target, payload: Payloads) -> Release:
+def _release(envelope: Envelope, facts: ReleaseFacts, target: Target, measured: Payloads) -> Release:
     return Release(
         vendor=_vendor_of(facts, target),
         model=model_of(facts, target),
         version=_version_of(facts),
         sequence=facts.sequence,
         security_version=facts.security_version,
-        digest=facts.components[0].digest,
-        size=facts.components[0].size,
+        digest=whole_digest(facts.components, measured),
+        size=sum(one.size for one in facts.components),
         manifest_digest=envelope.manifest_digest,
         requirements=Requirements(
             facts.minimum_battery_mwh, facts.therapy_idle, facts.two_technicians, facts.use_before
         ),
-        payload_checked=payload is not None,
+        payload_checked=measured is not None,
         components=facts.components,
         proof=PROOF,
     )
 
 
-def _claims(facts: ReleaseFacts, target: Target) -> dict[str, object]:
-    text = facts.text
+def _claims(facts: ReleaseFacts, target: Target, measured: Payloads) -> dict[str, object]:
+    text, digest = facts.text, whole_digest(facts.components, measured)
     return {
         "vendor": text.vendor if text is not None else _vendor_of(facts, target),
         "model": text.model if text is not None else model_of(facts, target),
         "version": _version_of(facts),
         "sequence": facts.sequence,
-        "digest": facts.components[0].digest.hex(),
-        "size": facts.components[0].size,
+        "digest": None if digest is None else digest.hex(),
+        "size": sum(one.size for one in facts.components),
+        "components": [{"id": one.id, "digest": one.digest.hex(), "size": one.size} for one in facts.components],
     }

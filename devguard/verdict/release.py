@@ -30,8 +30,10 @@ class Requirements:
 class Release:
     """An accepted release.
 
-    `vendor`, `model` and `version` are "" where neither the manifest's text nor the target names them. `digest`
-    and `size` are those of the first component's image, `manifest_digest` names the release everywhere else.
+    `vendor`, `model` and `version` are "" where neither the manifest's text nor the target names them. `size` and
+    `digest` are those of what is sent: the only component's image, or the images of all `components` back to back in
+    that order. The manifest signs no digest of several: `digest` is then SHA-256 as it was measured, None where the
+    images had not been seen. `manifest_digest` names the release everywhere else.
     `payload_checked` is False when the image had not been seen yet: whoever receives it must still measure it.
     """
 
@@ -40,7 +42,7 @@ class Release:
     version: str
     sequence: int
     security_version: int
-    digest: bytes
+    digest: bytes | None
     size: int
     manifest_digest: bytes
     requirements: Requirements

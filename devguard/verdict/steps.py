@@ -31,6 +31,7 @@ STEPS: Final[Mapping[str, str]] = MappingProxyType(
         "vendor": "SUIT draft-37 s8.4.9.1",
         "class": "SUIT draft-37 s8.4.9.1",
         "device": "SUIT draft-37 s8.4.9.1",
+        "components": "SUIT draft-37 s8.4.5; devguard formats: envelope",
         "sequence": "SUIT draft-37 s8.4.3; RFC 9124 s4.2.1",
         "security-version": "devguard formats: envelope",
         "requires": "SUIT update management s5 (version)",

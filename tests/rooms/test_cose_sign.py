@@ -254,6 +254,25 @@ def test_adding_signatures() -> None:
     assert detached.add(ED, TYP_TRUST, payload=b"p").verify_one(1, ED.key, payload=b"p", typ=TYP_TRUST) == b"p"
 
 
+def test_body_and_signatures_of_many_have_the_form_of_one() -> None:
+    good = sign_many([P256], b"p", typ=None)
+    one = good.signatures[0]
+    pairs = [
+        (wire.encode({3: "text"}), {3: "text"}),  # one label in both
+        (b"", {2: [4]}),  # crit and typ stand protected
+        (b"", {16: "type"}),
+        (b"", {True: 1}),
+        (wire.encode({2: []}), {}),
+        (wire.encode({2: [9]}), {}),
+        (wire.encode({4: "text"}), {}),
+    ]
+    for protected, unprotected in pairs:
+        body = [protected, unprotected, b"p", [[one.protected, {}, one.signature]]]
+        inner = [b"", {}, b"p", [[protected, unprotected, one.signature]]]
+        for wrong in (body, inner):
+            assert code_of(read_sign, wire.encode(cbor2.CBORTag(98, wrong))) == "wire.malformed"
+
+
 def test_many_form() -> None:
     made = sign_many([P256], b"p", typ=None)
     one = made.signatures[0]

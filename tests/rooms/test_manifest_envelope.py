@@ -268,6 +268,44 @@ def test_a_payload_of_four_gib_is_located_and_never_read() -> None:
         encode_envelope(env)
 
 
+class Failing(io.BytesIO):
+    """A reader that fails from its `good`-th operation on, as a pulled stick does."""
+
+    def __init__(self, data: bytes, good: int) -> None:
+        super().__init__(data)
+        self.good = good
+
+    def _operation(self) -> None:
+        self.good -= 1
+        if self.good < 0:
+            raise OSError(5, "Input/output error")
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._operation()
+        return super().read(size)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._operation()
+        return super().seek(offset, whence)
+
+    def tell(self) -> int:
+        self._operation()
+        return super().tell()
+
+
+def test_a_reader_that_fails_at_any_moment_is_unreadable(small: bytes) -> None:
+    env = read_envelope(io.BytesIO(small))
+    data = encode_envelope(replace(env, payloads={"#large": Payload(0, SMALL + 1, bytes(SMALL + 1))}))
+    operations = Failing(data, 1 << 20)
+    read_envelope(operations)
+    used = (1 << 20) - operations.good
+    assert used > 20
+    for good in range(used):
+        with pytest.raises(Refused) as caught:
+            read_envelope(Failing(data, good))
+        assert caught.value.code == "file.unreadable"
+
+
 def test_reading_starts_where_the_reader_stands(small: bytes) -> None:
     reader = io.BytesIO(b"before" + small)
     reader.seek(6)

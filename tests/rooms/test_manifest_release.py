@@ -25,7 +25,9 @@ from devguard.manifest.release import ComponentFacts, ReleaseFacts, TextFacts, r
 from devguard.manifest.version import to_array
 from manifest_support import build, component, measured
 
-PROGRAMMER = replace(PUMP, name="pacemaker-programmer", components=("application", "radio", "display"), technicians=2)
+PROGRAMMER = replace(
+    PUMP, name="pacemaker-programmer", components=("application", "radio"), fixed=("display",), technicians=2
+)
 SBOM = Measured(-16, hashlib.sha256(b"sbom").digest(), 4)
 
 
@@ -81,8 +83,9 @@ def releases(draw: st.DrawFn) -> tuple[ReleaseDescription, ModelFacts, dict[str,
     model = replace(
         PUMP,
         revisions=revisions,
-        components=tuple(names),
-        image_capacity=2**40,
+        components=tuple(names[:brought]),
+        fixed=tuple(names[brought:]),
+        image_capacity=2**42,
         battery_capacity_mwh=draw(st.integers(1, 10**6)),
     )
     description = describe(

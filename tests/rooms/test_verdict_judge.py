@@ -6,8 +6,9 @@ code that must come out.
 
 from __future__ import annotations
 
+import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -23,12 +24,14 @@ from builders import (
     Speaking,
     Vendor,
     changed,
+    describe,
     judge_bytes,
     make_envelope,
     make_image,
     make_release,
     make_signer,
     make_vendor,
+    measure_images,
     measure_payload,
     sign_envelope,
 )
@@ -39,7 +42,9 @@ from devguard.cose.keys import CoseKey
 from devguard.cose.roles import RoleName
 from devguard.cose.sign import TYP_GRANT, TYP_REPORT, TYP_TRUST, Sign1, Signer, read_sign1, sign1
 from devguard.errors import CODES, DevguardError, Malformed, Refused
-from devguard.image.measure import Measured, measure
+from devguard.image.measure import SHA_256, Measured, measure
+from devguard.manifest.build import build_envelope
+from devguard.manifest.codec import decode_manifest, encode_manifest
 from devguard.manifest.description import ComponentDescription, Requires
 from devguard.manifest.envelope import (
     Envelope,
@@ -50,6 +55,7 @@ from devguard.manifest.envelope import (
     sever,
     signature_payload,
 )
+from devguard.manifest.suit import Digest, Parameter
 from devguard.verdict.judge import STEPS, Target, Verdict, judge, refused_form
 
 PUMP_TARGET = Target(model=PUMP)
@@ -566,7 +572,7 @@ class TestVersions:
         [(None, None), ({"radio": "3.0.0"}, None), ({"radio": "2.9.9"}, "version.requires"), ({}, "version.requires")],
     )
     def test_required_component(self, vendor: Vendor, installed: dict[str, str] | None, code: str | None) -> None:
-        model = replace(PUMP, components=("main", "radio"))
+        model = replace(PUMP, fixed=("radio",))
         envelope = signed(vendor, model=model, requires=Requires(None, {"radio": "3.0.0"}))
         assert verdict_on(envelope, vendor, target=Target(model=model, installed_components=installed)).code == code
 
@@ -585,21 +591,134 @@ class TestImage:
         assert verdict_on(good, vendor, payload=measure(io.BytesIO(make_image()), algorithm=-44)).code == "image.digest"
 
     def test_by_component(self, vendor: Vendor, good: Envelope) -> None:
-        found = measure_payload(good)
-        assert verdict_on(good, vendor, payload={"main": found})
-        for payload in ({}, {"other": found}, {"main": found, "other": found}):
-            assert verdict_on(good, vendor, payload=payload).code == "image.digest"
+        image = make_image()
+        assert verdict_on(good, vendor, payload=measure_images({"main": image}))
+        for images in ({}, {"other": image}, {"main": image, "other": image}):
+            assert verdict_on(good, vendor, payload=measure_images(images)).code == "image.digest"
 
-    def test_a_release_of_two_components_is_measured_by_component(self, vendor: Vendor) -> None:
-        model = replace(PUMP, components=("main", "radio"))
-        both = tuple(ComponentDescription(one, f"{one}.bin", "raw", (), ()) for one in model.components)
-        envelope = signed(vendor, model=model, components=both)
-        found, target = measure_payload(envelope), Target(model=model)
-        assert verdict_on(envelope, vendor, target=target, payload={"main": found, "radio": found})
-        wrong = replace(found, digest=bytes(32))
-        for payload in (found, {"main": found}, {"main": found, "radio": wrong}, {"main": wrong, "radio": found}):
-            assert verdict_on(envelope, vendor, target=target, payload=payload).code == "image.digest"
-        assert not verdict_on(envelope, vendor, target=target, payload=None).require().payload_checked
+
+MAIN, RADIO = make_image(1000, "main"), make_image(300, "radio")
+BOTH = {"main": MAIN, "radio": RADIO}
+TWO = replace(PUMP, components=("main", "radio"))
+
+
+@pytest.fixture(scope="module")
+def two(vendor: Vendor) -> Envelope:
+    return sign_envelope(make_envelope(BOTH, model=TWO), vendor.release_signers)
+
+
+class TestComponents:
+    """A model of two components: both in every release, in its order, and each image the signed one."""
+
+    def judged(self, envelope: Envelope, vendor: Vendor, images: Mapping[str, bytes] = BOTH) -> Verdict:
+        return verdict_on(envelope, vendor, target=Target(model=TWO), payload=measure_images(images))
+
+    def test_both_together_are_the_release(self, vendor: Vendor, two: Envelope) -> None:
+        release = self.judged(two, vendor).require()
+        assert (release.size, release.digest) == (1300, hashlib.sha256(MAIN + RADIO).digest())
+        assert [(one.id, one.size) for one in release.components] == [("main", 1000), ("radio", 300)]
+        shown = self.judged(two, vendor).to_json("x")["release"]
+        assert isinstance(shown, dict)
+        assert (shown["size"], shown["digest"]) == (1300, hashlib.sha256(MAIN + RADIO).hexdigest())
+        assert shown["components"] == [
+            {"id": name, "digest": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in BOTH.items()
+        ]
+
+    def test_unseen_images_have_no_digest_of_the_whole(self, vendor: Vendor, two: Envelope) -> None:
+        verdict = verdict_on(two, vendor, target=Target(model=TWO), payload=None)
+        release = verdict.require()
+        assert (release.size, release.digest, release.payload_checked) == (1300, None, False)
+        assert verdict.claims is not None
+        assert verdict.claims["digest"] is None
+
+    @pytest.mark.parametrize(
+        ("images", "code"),
+        [
+            ({}, "image.digest"),
+            ({"main": MAIN}, "image.digest"),
+            ({"radio": RADIO}, "image.digest"),
+            ({"radio": RADIO, "main": MAIN}, "image.digest"),
+            ({"main": RADIO, "radio": MAIN}, "image.size"),
+            ({"main": MAIN, "radio": RADIO, "more": b"x"}, "image.digest"),
+            ({"main": MAIN, "radio": RADIO[:-1] + b"x"}, "image.digest"),
+            ({"main": b"x" + MAIN[1:], "radio": RADIO}, "image.digest"),
+            ({"main": MAIN + RADIO[:1], "radio": RADIO[1:]}, "image.size"),
+        ],
+    )
+    def test_any_other_pair_is_refused(
+        self, vendor: Vendor, two: Envelope, images: Mapping[str, bytes], code: str
+    ) -> None:
+        verdict = self.judged(two, vendor, images)
+        assert verdict.code == code
+        assert verdict.claims is not None
+        assert verdict.claims["digest"] is None
+
+    def test_one_image_is_not_taken_for_both(self, vendor: Vendor, two: Envelope) -> None:
+        for image in (MAIN, MAIN + RADIO):
+            verdict = verdict_on(two, vendor, target=Target(model=TWO), payload=measure(io.BytesIO(image)))
+            assert verdict.code == "release.components"
+            assert verdict.failure is not None
+            assert "--component main=FILE --component radio=FILE" in verdict.failure.detail
+
+    def test_images_of_one_size_do_not_change_places(self, vendor: Vendor) -> None:
+        images = {"main": make_image(400, "a"), "radio": make_image(400, "b")}
+        envelope = sign_envelope(make_envelope(images, model=TWO), vendor.release_signers)
+        assert self.judged(envelope, vendor, images)
+        swapped = dict(zip(images, reversed(images.values()), strict=True))
+        assert self.judged(envelope, vendor, swapped).code == "image.digest"
+
+    @pytest.mark.parametrize(
+        ("components", "code"),
+        [
+            (("main",), "release.components"),
+            (("radio",), "release.components"),
+            (("radio", "main"), "release.components"),
+            (("main", "radio", "display"), "release.components"),
+            (("main", "telemetry"), "release.components"),
+            (("main", "radio"), None),
+        ],
+    )
+    def test_a_release_brings_every_component_in_order(
+        self, vendor: Vendor, components: tuple[str, ...], code: str | None
+    ) -> None:
+        model = replace(PUMP, components=components)
+        images = {name: make_image(200, name) for name in components}
+        envelope = sign_envelope(make_envelope(images, model=model), vendor.release_signers)
+        verdict = self.judged(envelope, vendor, images)
+        assert verdict.code == code
+        assert verdict_on(envelope, vendor, target=Target(), payload=measure_images(images))
+
+    @pytest.mark.parametrize(
+        ("sizes", "code"),
+        [
+            ((1000, 300), None),
+            ((PUMP.image_capacity - 300, 300), None),
+            ((PUMP.image_capacity, 1), "device.slot"),
+            ((1, PUMP.image_capacity), "device.slot"),
+            ((2**32 - 1, 2), "device.slot"),
+            ((2**63, 2**63), "device.slot"),
+            ((2**64 - 1, 2), "device.slot"),
+            ((0, 300), "image.size"),
+            ((1000, 0), "image.size"),
+        ],
+    )
+    def test_sizes_are_added_up(self, vendor: Vendor, sizes: tuple[int, int], code: str | None) -> None:
+        """Signed sizes of any kind; no sum may wrap around into a slot."""
+        payload = {name: Measured(SHA_256, bytes(32), 1) for name in TWO.components}
+        envelope = build_envelope(describe(TWO), TWO, payload)
+        manifest = decode_manifest(envelope.manifest)
+        commands = list(manifest.common.shared or ())
+        for place, size in zip((1, 3), sizes, strict=True):
+            command, values = commands[place]
+            assert isinstance(values, dict)
+            commands[place] = command, {**values, Parameter.IMAGE_SIZE.value: size}
+        encoded = encode_manifest(replace(manifest, common=replace(manifest.common, shared=tuple(commands))))
+        envelope = replace(envelope, manifest=encoded, digest=Digest.of_member(encoded).value)
+        envelope = sign_envelope(envelope, vendor.release_signers)
+        verdict = verdict_on(envelope, vendor, target=Target(model=TWO), payload=None)
+        assert verdict.code == code
+        if code is None:
+            assert verdict.require().size == sum(sizes)
 
 
 def test_the_first_failure_is_reported_and_all_are_shown(vendor: Vendor, good: Envelope) -> None:
@@ -652,3 +771,14 @@ def test_every_step_s_failure_refuses(vendor: Vendor, good: Envelope, monkeypatc
         assert verdict.code == "signature.invalid"
         assert verdict.failure is not None
         assert verdict.failure.name == broken
+
+
+def test_an_image_that_contradicts_its_manifest_is_refused() -> None:
+    from devguard.image.inside import Inside
+
+    vendor = make_vendor()
+    envelope = read_envelope(io.BytesIO(make_release(vendor)))
+    other = replace(measure_payload(envelope), inside=Inside((9, 9, 9), None, None, None, None))
+    verdict = judge(envelope, trust=vendor.trust, now=NOW, target=Target(), payload=other)
+    assert verdict.code == "image.format"
+    assert "9.9.9" in next(check.detail for check in verdict.checks if not check.ok)

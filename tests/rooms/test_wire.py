@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import enum
 import tracemalloc
+from types import MappingProxyType
+from typing import Any
 
 import cbor2
 import construct
@@ -23,6 +26,74 @@ VALUES = st.recursive(
 @given(VALUES)
 def test_round_trip(value: object) -> None:
     assert wire.decode(wire.encode(value)) == value
+
+
+def by_a_peer(value: Any) -> bytes:
+    """What cbor2 writes when every map is handed to it in bytewise order of its encoded keys."""
+
+    def ordered(one: Any) -> Any:
+        if isinstance(one, dict):
+            return {key: ordered(one[key]) for key in sorted(one, key=cbor2.dumps)}
+        return [ordered(item) for item in one] if isinstance(one, (list, tuple)) else one
+
+    return cbor2.dumps(ordered(value))
+
+
+@given(VALUES | st.integers(-(2**200), 2**200))
+def test_a_peer_writes_the_same_bytes(value: object) -> None:
+    assert wire.encode(value) == by_a_peer(value)
+
+
+@pytest.mark.parametrize("edge", [0, 23, 24, 255, 256, 2**16 - 1, 2**16, 2**32 - 1, 2**32, 2**64 - 1])
+def test_heads_at_every_edge(edge: int) -> None:
+    assert wire.encode(edge) == cbor2.dumps(edge) == wire.head(0, edge)
+    assert wire.encode(-1 - edge) == cbor2.dumps(-1 - edge) == wire.head(1, edge)
+    assert wire.encode(cbor2.CBORTag(edge, 0)) == cbor2.dumps(cbor2.CBORTag(edge, 0))
+    if edge <= 2**8:
+        for value in (bytes(edge), "x" * edge, [None] * edge, dict.fromkeys(range(edge))):
+            assert wire.encode(value) == by_a_peer(value)
+
+
+def test_no_head_beyond_64_bits() -> None:
+    for major in range(7):
+        with pytest.raises(OverflowError):
+            wire.head(major, 2**64)
+    assert wire.encode(2**64) == cbor2.dumps(2**64)
+    assert wire.encode(-(2**64) - 1) == cbor2.dumps(-(2**64) - 1)
+
+
+def test_relatives_of_the_plain_types() -> None:
+    number = enum.IntEnum("number", {"ONE": 1}).ONE  # type: ignore[attr-defined]  # made here
+    text = enum.StrEnum("text", {"A": "a"}).A  # type: ignore[attr-defined]  # made here
+    assert wire.encode({number: text}) == wire.encode({1: "a"}) == b"\xa1\x01\x61a"
+    assert wire.encode(MappingProxyType({1: (2, 3)})) == wire.encode({1: [2, 3]})
+    assert wire.encode([True, False, None]) == b"\x83\xf5\xf4\xf6"
+    for stranger in (1.5, object(), {1, 2}, bytearray(b"x"), memoryview(b"x"), 1j):
+        with pytest.raises(LocalProtocolError):
+            wire.encode([stranger])
+
+
+@pytest.mark.parametrize("head", [b"\x81", b"\xa1\x00", b"\xd8\x6b"], ids=["array", "map", "tag"])
+@pytest.mark.parametrize("leaf", [b"\x00", b"\x80", b"\x43abc"], ids=["integer", "empty array", "string"])
+def test_depth_to_the_very_level(head: bytes, leaf: bytes) -> None:
+    wire.decode(head * 3 + leaf, max_depth=3, tags=(107,))
+    with pytest.raises(Malformed):
+        wire.decode(head * 4 + leaf, max_depth=3, tags=(107,))
+
+
+def test_items_are_counted_wherever_they_stand() -> None:
+    most, item = wire.MAX_ITEMS, b"\x00"
+    half = wire.head(4, most // 2 - 1) + item * (most // 2 - 1)
+    full = wire.head(4, most // 2) + item * (most // 2)
+    assert len(wire.decode(wire.head(4, most) + item * most)) == most
+    assert len(wire.decode(b"\x82" + half + half)) == 2
+    assert len(wire.decode_sequence(item * most)) == most
+    for data in (wire.head(4, most + 1) + item * (most + 1), b"\x82" + full + half):
+        with pytest.raises(Malformed):
+            wire.decode(data)
+    for data in (item * (most + 1), full + half + item):
+        with pytest.raises(Malformed):
+            wire.decode_sequence(data)
 
 
 @given(VALUES, st.binary(min_size=1, max_size=4))
