@@ -18,6 +18,7 @@ from typing import BinaryIO
 from devguard.errors import DevguardError, Malformed, Refused
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL})
+PRIVATE_KEY_MARK = b"devguard-key: "  # how a private key file begins; `keytext` writes it
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
@@ -75,7 +76,9 @@ def read_descriptor(descriptor: int, path: Path, limit: int) -> bytes:
 def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put `data` at `path`, replacing what was there, whole or not at all; durable on return.
 
-    Raises `Malformed("file.missing")` when the folder does not exist, `Refused("file.unreadable")` otherwise.
+    A private key file is never replaced, whoever asks: a slip of -o must not cost a vendor its key. Raises
+    `Refused("key.exists")` for one, `Malformed("file.missing")` when the folder does not exist,
+    `Refused("file.unreadable")` otherwise.
     """
     write_streamed(path, lambda file: _pour(file, data), mode)
 
@@ -85,6 +88,7 @@ def write_streamed(path: Path, fill: Callable[[BinaryIO], None], mode: int = 0o6
 
     What `fill` raises passes through and leaves the old bytes; its `OSError` counts as a failure to write `path`.
     """
+    _spare_private_key(path)
     with _coded(path), _written_beside(path, fill, mode) as temporary:
         os.replace(temporary, path)
         sync_folder(path.parent)
@@ -149,6 +153,22 @@ def _write_exclusively(path: Path, data: bytes, mode: int) -> None:
     finally:
         if not done:
             os.unlink(path)
+
+
+def _spare_private_key(path: Path) -> None:
+    """`Refused("key.exists")` when a private key file has that name; what cannot be looked at is no key of ours."""
+    try:
+        descriptor = open_regular(path)
+    except DevguardError:
+        return
+    try:
+        start = os.read(descriptor, len(PRIVATE_KEY_MARK))
+    except OSError:
+        return
+    finally:
+        os.close(descriptor)
+    if start == PRIVATE_KEY_MARK:
+        raise Refused("key.exists", f"{path} is a private key; devguard writes over none")
 
 
 def _pour(file: BinaryIO, data: bytes) -> None:

@@ -23,7 +23,7 @@ from devguard.custody.keytext import KeyInfo, KeyText, check_texts, format_priva
 from devguard.custody.memory import MemorySigner
 from devguard.custody.pkcs11 import session
 from devguard.custody.uri import TokenUri
-from devguard.errors import DevguardError, Malformed, Refused
+from devguard.errors import Malformed, Refused
 
 __all__ = [
     "FileSigner",
@@ -39,8 +39,15 @@ __all__ = [
 
 MAX_KEY_FILE: Final = 16 * 1024
 # EDHOC (RFC 9528) has no suite with ML-DSA or P-384 among those devguard runs.
-_SESSION_ROLES: Final = frozenset({RoleName.TECHNICIAN, RoleName.DEVICE})
-_SESSION_ALGORITHMS: Final = frozenset({Algorithm.ESP256, Algorithm.ED25519})
+_SESSION: Final = (Algorithm.ESP256, Algorithm.ED25519)
+# C2SP signed notes, the form of a checkpoint, know no other key that devguard writes.
+_NOTES: Final = (Algorithm.ED25519,)
+_ROLE_ALGORITHMS: Final = {
+    RoleName.TECHNICIAN: _SESSION,
+    RoleName.DEVICE: _SESSION,
+    RoleName.STATION: _NOTES,
+    RoleName.WITNESS: _NOTES,
+}
 
 
 class FileSigner(Signer, Protocol):
@@ -79,8 +86,8 @@ def create_key(
     """Make a key and store it at `path`, mode 0600, encrypted under `passphrase`.
 
     Raises `Malformed("key.malformed")` for bad texts; `Refused`: `signature.algorithm`, `key.purpose` (technician
-    and device keys are ESP256 or Ed25519), `key.passphrase` (None is for stations only), `key.exists`; and what
-    `write_new` raises.
+    and device keys are ESP256 or Ed25519, station and witness keys Ed25519), `key.passphrase` (None is for stations
+    only), `key.exists`; and what `write_new` raises.
     """
     check_texts(name, person, role)
     _check_purpose(role, algorithm)
@@ -111,8 +118,9 @@ def create_token_key(
     """Make a key on a token (`existing`: take one that is there) and store the file that names it at `path`.
 
     The key is `uri.object`, or `name`. `algorithm` may be None for an existing key, and must be its own otherwise.
-    When the file cannot be written, a key that was made is taken off the token again. Raises as `create_key`, and
-    `key.token`, `key.pin`, `key.pin-locked`.
+    Made or found, the key signs once before its file is written: what the file says openly is what the token signs
+    with. When the file cannot be written, a key that was made is taken off the token again. Raises as `create_key`,
+    and `key.token`, `key.pin`, `key.pin-locked`.
     """
     check_texts(name, person, role)
     if algorithm is not None:
@@ -120,29 +128,35 @@ def create_token_key(
     _check_free(path)
     if uri.object is None and (uri.id is None or not existing):
         uri = replace(uri, object=name)
-    with session(uri, pin, write=not existing) as (token, opened):
+    asked: list[bytes] = []
+    with session(uri, lambda: tokenkeys.noted(asked, pin()), write=not existing) as (token, opened):
+        secret = asked[0] if asked else b""
         if existing:
-            found, pair = tokenkeys.existing(token, opened, uri), None
+            found, pair = tokenkeys.existing(token, opened, uri, secret), None
         else:
-            found, pair = tokenkeys.generate(token, opened, uri, algorithm or Algorithm.ESP256)
+            found, pair = tokenkeys.generate(token, opened, uri, algorithm or Algorithm.ESP256, secret)
+        wanted = False
         try:
             if algorithm is not None and found.key.algorithm is not algorithm:
                 raise Refused("signature.algorithm", f"the key on the token is {found.key.algorithm.label}")
             _check_purpose(role, found.key.algorithm)
             info = KeyInfo(name, person, str(RoleName(role)), found.key, development)
             write_new(path, format_token(info, found.uri), 0o600)
-        except DevguardError:
-            if pair is not None:
+            wanted = True
+        finally:
+            if pair is not None and not wanted:
                 tokenkeys.destroy(pair)
-            raise
     return info, found.uri
 
 
 def _check_purpose(role: str, algorithm: Algorithm) -> None:
     if algorithm not in EMITTED:
         raise Refused("signature.algorithm", f"devguard makes no {algorithm.label} keys")
-    if role in _SESSION_ROLES and algorithm not in _SESSION_ALGORITHMS:
-        raise Refused("key.purpose", f"a {role} key is ESP256 or Ed25519, not {algorithm.label}")
+    allowed = _ROLE_ALGORITHMS.get(RoleName(role), EMITTED)
+    if algorithm not in allowed:
+        names = " or ".join(one.label for one in allowed)
+        hint = f"make it with --alg {allowed[0].label}"
+        raise Refused("key.purpose", f"a {role} key is {names}, not {algorithm.label}", hint)
 
 
 def _check_free(path: Path) -> None:
@@ -173,8 +187,9 @@ def export_public(info: KeyInfo) -> bytes:
     return format_public(info)
 
 
-def load_signer(path: Path, passphrase: Callable[[], bytes]) -> FileSigner:
-    """The signer of a private key file; `passphrase` is asked only when the file needs one, a PIN for a token's key.
+def load_signer(path: Path, passphrase: Callable[[], bytes], pin: Callable[[], bytes] | None = None) -> FileSigner:
+    """The signer of a private key file; `passphrase` is asked only when the file needs one. `pin` is asked for a key
+    on a token, `passphrase` where there is no `pin`.
 
     The mode is that of the opened file, links followed. Raises `Refused`: `key.file` (others can reach it, or it
     is not a regular file), `key.passphrase`, for a token `key.token`, `key.pin`, `key.pin-locked`;
@@ -183,7 +198,7 @@ def load_signer(path: Path, passphrase: Callable[[], bytes]) -> FileSigner:
     """
     text = _read_private(path)
     if text.token is not None:
-        return tokenkeys.TokenSigner(text.info, text.token, passphrase)
+        return tokenkeys.TokenSigner(text.info, text.token, passphrase if pin is None else pin)
     if text.der is None:
         raise Malformed("key.malformed", f"{path} is a public export and cannot sign")
     if text.encrypted:

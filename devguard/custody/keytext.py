@@ -23,6 +23,7 @@ from typing import Final
 
 from devguard.cose.algorithms import Algorithm
 from devguard.cose.keys import CoseKey
+from devguard.cose.names import unseen
 from devguard.cose.roles import RoleName
 from devguard.custody.uri import TokenUri, parse_uri
 from devguard.errors import Malformed
@@ -74,14 +75,16 @@ class KeyText:
 def check_texts(name: str, person: str, role: str) -> None:
     """Refuse texts that could mislead a reader or a file system: `Malformed("key.malformed")`.
 
-    One to 128 printable characters in Unicode normal form C (so that one person is one string), no space at
-    either end; a name is no path and no option; a role is one of `RoleName`.
+    One to 128 printable characters in Unicode normal form C (so that one person is one string), none that is not
+    seen, no space at either end; a name is no path and no option; a role is one of `RoleName`.
     """
     for what, text in (("name", name), ("person", person)):
         if not 0 < len(text) <= MAX_TEXT or not text.isprintable() or text != text.strip():
             raise Malformed(
                 "key.malformed", f"{what} must be 1 to {MAX_TEXT} printable characters, found {text[:40]!r}"
             )
+        if unseen(text):
+            raise Malformed("key.malformed", f"{what} has a character that nobody sees: {text[:40]!a}")
         if not unicodedata.is_normalized("NFC", text):
             raise Malformed("key.malformed", f"{what} must be in Unicode normal form C")
     if name[0] in ".-" or "/" in name or "\\" in name:

@@ -1,14 +1,16 @@
 """Tokens through PKCS#11: find the module and the token, log in, and always leave again.
 
 The `python-pkcs11` package (extra `[pkcs11]`) is imported when a token is used. A module is native code, so it is
-loaded only from a file that nobody but its owner can change. A login is one attempt: nothing here tries twice, and
-the last attempt before a token locks is never spent. What PKCS#11 answers leaves this module as `key.token`,
-`key.pin` or `key.pin-locked`.
+loaded only from a file that nobody but its owner can change. A login is one attempt: nothing here tries twice, a PIN
+that a token did not take is not sent to it again, and the last attempt before a token locks is never spent. What
+PKCS#11 answers leaves this module as `key.token`, `key.pin` or `key.pin-locked`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -30,6 +32,8 @@ _PIN: Final = {
 }
 _GONE: Final = frozenset({"DeviceRemoved", "TokenNotPresent", "SlotIDInvalid", "SessionClosed", "TokenNotRecognised"})
 _in_use: Final[dict[str, int]] = {}
+_refused: Final[set[bytes]] = set()  # digests of tokens with PINs they did not take, under a key of this process
+_SALT: Final = os.urandom(32)
 
 
 def library() -> Any:
@@ -173,6 +177,24 @@ def asks_itself(token: Any) -> bool:
 
 
 @contextlib.contextmanager
+def _one_attempt(token: Any, secret: Any, what: str) -> Iterator[None]:
+    """A login with a PIN that this token has not refused in this process: a second attempt with the same one (for
+    another key, for a step that is begun again) would only come nearer to a lock."""
+    if not isinstance(secret, str):
+        yield
+        return
+    attempt = hmac.digest(_SALT, repr((token.label, bytes(token.serial), secret)).encode(), hashlib.sha256)
+    if attempt in _refused:
+        raise Refused("key.pin", f"{what} did not take this PIN before; no other attempt was made")
+    try:
+        yield
+    except Refused as error:
+        if error.code == "key.pin":
+            _refused.add(attempt)
+        raise
+
+
+@contextlib.contextmanager
 def session(uri: TokenUri, pin: Callable[[], bytes] | None = None, *, write: bool = False) -> Iterator[tuple[Any, Any]]:
     """(token, session) of the one token a URI means, logged in once when `pin` is given; closed whatever happens.
 
@@ -185,7 +207,7 @@ def session(uri: TokenUri, pin: Callable[[], bytes] | None = None, *, write: boo
         if pin is not None:
             check_attempts(token)
             secret = library().PROTECTED_AUTH if asks_itself(token) else pin_text(pin())
-        with translated(what):
+        with _one_attempt(token, secret, what), translated(what):
             opened = token.open(rw=write, user_pin=secret)
         try:
             with translated(what):

@@ -22,7 +22,8 @@ _PBES2: Final = bytes.fromhex("2a864886f70d01050d")
 _SCRYPT: Final = bytes.fromhex("2b06010401da47040b")
 _AES256_CBC: Final = bytes.fromhex("60864801650304012a")
 COST, BLOCK, PARALLEL = 1 << 14, 8, 5  # 16 MiB, five passes
-MAX_COST, MAX_PARALLEL = 1 << 17, 16
+MAX_COST, MAX_PARALLEL = 1 << 17, 16  # at most 128 MiB
+MAX_WORK = 1 << 19  # of cost times parallelism: some seconds, six times what is written here
 MAX_PASSPHRASE: Final = 1024
 
 
@@ -81,7 +82,8 @@ def check_structure(data: bytes) -> None:
     if len(numbers) != 3 or not 8 <= len(salt) <= 64 or len(iv) != 16 or not sealed or len(sealed) % 16:
         raise Malformed("key.malformed", "the key's encryption has parameters devguard does not take")
     cost, block, parallel = numbers
-    if cost not in {1 << bits for bits in range(14, 18)} or block != BLOCK or not 1 <= parallel <= MAX_PARALLEL:
+    costs_known = cost in {1 << bits for bits in range(14, 18)} and block == BLOCK and 1 <= parallel <= MAX_PARALLEL
+    if not costs_known or cost * parallel > MAX_WORK:
         raise Malformed("key.malformed", f"scrypt with N={cost} r={block} p={parallel} is outside the bounds")
 
 

@@ -57,7 +57,7 @@ class TokenSigner:
         self._uri = uri
         self._failed: Refused | None = None
         asked: list[bytes] = []
-        with session(uri, lambda: _noted(asked, pin())) as (_, opened):
+        with session(uri, lambda: noted(asked, pin())) as (_, opened):
             self._private(opened)
         self._pin = asked[0] if asked else b""
 
@@ -85,8 +85,7 @@ class TokenSigner:
             raise self._failed
         try:
             with session(self._uri, lambda: self._pin) as (token, opened):
-                pin = None if asks_itself(token) else self._pin.decode("utf-8")
-                signature = _sign(self._private(opened), self.algorithm, message, pin)
+                signature = _sign(self._private(opened), self.algorithm, message, _again(token, self._pin))
         except Refused as error:
             if error.code in ("key.pin", "key.pin-locked"):
                 self._failed = error
@@ -100,7 +99,8 @@ class TokenSigner:
         return private
 
 
-def _noted(asked: list[bytes], pin: bytes) -> bytes:
+def noted(asked: list[bytes], pin: bytes) -> bytes:
+    """A PIN on its way to the token, kept in `asked` for the signatures that ask for it again."""
     asked.append(pin)
     return pin
 
@@ -114,12 +114,29 @@ def checked(key: CoseKey, message: bytes, signature: bytes) -> bytes:
     return signature
 
 
-def _sign(private: Any, algorithm: Algorithm, message: bytes, pin: str | None) -> bytes:
+def _again(token: Any, pin: bytes) -> str:
+    """The PIN for a key that wants it before each signature (CKA_ALWAYS_AUTHENTICATE). A token with a keypad is given
+    none and asks for it there."""
+    return "" if asks_itself(token) else pin.decode("utf-8")
+
+
+def _proven(found: TokenKey, private: Any, token: Any, pin: bytes) -> TokenKey:
+    """A key after it has signed: whoever holds a token can put another public object on it, without a PIN."""
+    message = os.urandom(32)
+    signature = _sign(private, found.key.algorithm, message, _again(token, pin))
+    try:
+        found.key.verify(found.key.algorithm, message, signature)
+    except DevguardError:
+        raise Refused("key.token", "the token signs with another key than the public one on it") from None
+    return found
+
+
+def _sign(private: Any, algorithm: Algorithm, message: bytes, pin: str) -> bytes:
     pkcs11 = library()
     hashed = _HASHES.get(algorithm)
     data = message if hashed is None else hashed(message).digest()
     mechanism = pkcs11.Mechanism.EDDSA if hashed is None else pkcs11.Mechanism.ECDSA
-    again = pin if _flag(private, "ALWAYS_AUTHENTICATE", default=False) else None
+    again = pin if _flag(private, "ALWAYS_AUTHENTICATE", default=False) else None  # None: no second login
     return bytes(private.sign(bytes(data), mechanism=mechanism, pin=again))
 
 
@@ -195,7 +212,9 @@ def _public(found: Any) -> CoseKey:
     return CoseKey(KeyType.EC2, curve, point[1 : 1 + half], point[1 + half :])
 
 
-def generate(token: Any, opened: Any, uri: TokenUri, algorithm: Algorithm) -> tuple[TokenKey, tuple[Any, Any]]:
+def generate(
+    token: Any, opened: Any, uri: TokenUri, algorithm: Algorithm, pin: bytes
+) -> tuple[TokenKey, tuple[Any, Any]]:
     """Make a key pair labelled `uri.object` in a session that may write, and what to destroy if it is not wanted.
 
     Sensitive, not extractable, for signatures only. Raises `signature.algorithm`, `key.exists`, `key.token`.
@@ -206,21 +225,24 @@ def generate(token: Any, opened: Any, uri: TokenUri, algorithm: Algorithm) -> tu
     if _objects(opened, "PRIVATE_KEY", uri.object, None) or _objects(opened, "PRIVATE_KEY", None, identity):
         raise Refused("key.exists", f"a key named {uri.object!r} or with that id is on the token already")
     pair = _generated(opened, algorithm, str(uri.object), identity)
+    done = False
     try:
         where = TokenUri(
             token=token.label, serial=serial_of(token), object=uri.object, id=identity, module_path=uri.module_path
         )
-        made = TokenKey(where, public_of(opened, find_private(opened, where)))
-        message = os.urandom(32)
-        checked(made.key, message, _sign(pair[1], algorithm, message, None))
-    except DevguardError:
-        destroy(pair)
-        raise
+        made = _proven(TokenKey(where, public_of(opened, find_private(opened, where))), pair[1], token, pin)
+        done = True
+    finally:
+        if not done:
+            destroy(pair)
     return made, pair
 
 
-def existing(token: Any, opened: Any, uri: TokenUri) -> TokenKey:
-    """The one private key a URI means, in a session that is logged in, with its token and id spelled out."""
+def existing(token: Any, opened: Any, uri: TokenUri, pin: bytes) -> TokenKey:
+    """The one private key a URI means, in a session that is logged in, with its token and id spelled out.
+
+    It signs once: `Refused("key.token")` when the public key beside it is another's.
+    """
     private = find_private(opened, uri)
     where = TokenUri(
         token=token.label,
@@ -229,7 +251,7 @@ def existing(token: Any, opened: Any, uri: TokenUri) -> TokenKey:
         id=_get(private, "ID") or None,
         module_path=uri.module_path,
     )
-    return TokenKey(where, public_of(opened, private))
+    return _proven(TokenKey(where, public_of(opened, private)), private, token, pin)
 
 
 def _generated(opened: Any, algorithm: Algorithm, label: str, identity: bytes) -> tuple[Any, Any]:
@@ -249,10 +271,13 @@ def _generated(opened: Any, algorithm: Algorithm, label: str, identity: bytes) -
 
 
 def destroy(pair: tuple[Any, Any]) -> None:
-    """Take a key pair that was just made off its token again."""
-    for one in pair:
-        with translated("the token"):
-            one.destroy()
+    """Take a key pair that was just made off its token again, the private half first and both in any case."""
+    public, private = pair
+    with translated("the token, which keeps a key that was not wanted,"):
+        try:
+            private.destroy()
+        finally:
+            public.destroy()
 
 
 def list_keys(uri: TokenUri) -> Iterator[tuple[str, tuple[TokenKey, ...]]]:

@@ -19,7 +19,10 @@ MAX_ID: Final = 64
 _PATH: Final = {"token", "manufacturer", "model", "serial", "object", "id", "slot-id", "type"}
 _QUERY: Final = {"module-path"}
 _SECRET: Final = {"pin-value", "pin-source"}
-_TEXT: Final = re.compile(r"(?:[A-Za-z0-9\-._~:\[\]@!$'()*+,=/]|%[0-9A-Fa-f]{2})*")
+MAX_SLOT: Final = 2**64 - 1
+# pk11-path-res-avail and pk11-query-res-avail of RFC 7512 section 2.3, with unreserved and pct-encoded.
+_IN_PATH: Final = re.compile(r"(?:[A-Za-z0-9\-._~:\[\]@!$'()*+,=&]|%[0-9A-Fa-f]{2})*")
+_IN_QUERY: Final = re.compile(r"(?:[A-Za-z0-9\-._~:\[\]@!$'()*+,=/?|]|%[0-9A-Fa-f]{2})*")
 _PLAIN: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 
@@ -57,11 +60,11 @@ def parse_uri(text: str) -> TokenUri:
     if not is_token_uri(text) or len(text) > MAX_URI:
         raise Malformed("key.uri", f"a PKCS#11 URI starts with {SCHEME} and has at most {MAX_URI} characters")
     path, _, query = text[len(SCHEME) :].partition("?")
-    found = {**_attributes(path, ";", _PATH), **_attributes(query, "&", _QUERY)}
+    found = {**_attributes(path, ";", _PATH, _IN_PATH), **_attributes(query, "&", _QUERY, _IN_QUERY)}
     if found.pop("type", b"private") != b"private":
         raise Malformed("key.uri", "devguard signs with type=private objects only")
     slot = found.pop("slot-id", None)
-    if slot is not None and not re.fullmatch(rb"[0-9]{1,19}", slot):
+    if slot is not None and not (re.fullmatch(rb"[0-9]{1,20}", slot) and int(slot) <= MAX_SLOT):
         raise Malformed("key.uri", "slot-id is a decimal number")
     identity = found.pop("id", None)
     if identity is not None and not 0 < len(identity) <= MAX_ID:
@@ -70,7 +73,7 @@ def parse_uri(text: str) -> TokenUri:
     return TokenUri(**texts, slot_id=None if slot is None else int(slot), id=identity)
 
 
-def _attributes(text: str, separator: str, known: set[str]) -> dict[str, bytes]:
+def _attributes(text: str, separator: str, known: set[str], allowed: re.Pattern[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     for part in text.split(separator) if text else ():
         name, equals, value = part.partition("=")
@@ -80,7 +83,7 @@ def _attributes(text: str, separator: str, known: set[str]) -> dict[str, bytes]:
             raise Malformed("key.uri", f"attribute {name[:40]!r} is not one devguard knows there")
         if name in found:
             raise Malformed("key.uri", f"attribute {name} is there twice")
-        if not _TEXT.fullmatch(value):
+        if not allowed.fullmatch(value):
             raise Malformed("key.uri", f"the value of {name} has a character that must be escaped")
         found[name] = _unescaped(value)
     return found

@@ -20,10 +20,11 @@ from devguard.grant.chain import check_link, read_chain
 from devguard.grant.claims import Action, Grant
 from devguard.grant.cwt import judge_signers
 from devguard.grant.scope import Scope, allows
-from devguard.grant.uses import EPOCH_STEP, Spent, check_use, spend_use, use_id
+from devguard.grant.uses import Spent, check_use, spend_use, use_id
 from devguard.manifest.model import Clock
 from devguard.trust.document import check_time
-from devguard.trust.model import TrustDocument, same_person
+from devguard.trust.model import EPOCH_STEP, TrustDocument, same_person
+from devguard.trust.published import PUBLISHED_TEST_KEYS
 from devguard.verdict.release import Release
 
 _PROOF: Final = object()
@@ -138,6 +139,9 @@ def check_grant(
     for link in chain:
         if trust.is_revoked(link.holder.thumbprint):
             raise Refused("key.revoked", f"the key of {link.subject} is revoked")
+        origin = PUBLISHED_TEST_KEYS.get(link.holder.thumbprint)
+        if origin is not None and not trust.development:
+            raise Refused("key.development", f"the key of {link.subject} is a published test key ({origin})")
         _check_life(link, life)
         _check_epoch(link, trust, device)
         _check_scope(link.scope, device, action, time)

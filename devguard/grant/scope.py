@@ -12,12 +12,12 @@ from typing import Any, Final
 
 from devguard.errors import Malformed
 from devguard.grant.cwt import MAX_TIME, number, text
+from devguard.trust.model import MAX_EPOCH as MAX_EPOCH
 
 ANY: Final = "*"
 CODE: Final = "grant.malformed"
 MAX_NAMES: Final = 64
 MAX_USES: Final = 65_535
-MAX_EPOCH: Final = 2**32 - 1
 MINUTES: Final = 24 * 60
 NONCE_SIZES: Final = range(8, 65)
 _DIGEST_SIZES: Final = (32, 48, 64)

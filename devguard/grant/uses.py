@@ -13,9 +13,9 @@ from typing import Final
 
 from devguard.errors import Refused
 from devguard.grant.claims import CTI_SIZE, Grant
+from devguard.trust.model import EPOCH_STEP as EPOCH_STEP
 
 FLOOR_STEP: Final = 30 * 86_400
-EPOCH_STEP: Final = 16
 SPENT_LIMIT: Final = 256
 DELEGATED_LIMIT: Final = 16
 

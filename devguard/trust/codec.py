@@ -16,11 +16,13 @@ from typing import Final
 
 from devguard import wire
 from devguard.cose.keys import CoseKey
+from devguard.cose.names import unseen
 from devguard.cose.roles import RoleName
 from devguard.errors import Malformed, Refused
 from devguard.trust.model import (
     FORMAT_VERSION,
     MAX_DOCUMENT,
+    MAX_EPOCH,
     MAX_KEYS,
     ROLE_ALGORITHMS,
     ROLE_LABELS,
@@ -130,7 +132,7 @@ def decode_payload(payload: bytes) -> TrustDocument:
         max_step=_uint(fields[Label.MAX_STEP], "highest step", 2**32 - 1, least=1),
         revoked_releases=_digests(fields[Label.REVOKED_RELEASES], "revoked releases", RELEASE_DIGEST_SIZES),
         kept_releases=_digests(fields[Label.KEPT_RELEASES], "kept releases", RELEASE_DIGEST_SIZES),
-        grant_epoch=_uint(fields[Label.GRANT_EPOCH], "grant epoch", MAX_UINT),
+        grant_epoch=_uint(fields[Label.GRANT_EPOCH], "grant epoch", MAX_EPOCH),
         require_device_nonce=_flag(fields[Label.REQUIRE_DEVICE_NONCE], "device nonce"),
         digest=hashlib.sha256(payload).digest(),
     )
@@ -225,9 +227,9 @@ def check_keys(doc: TrustDocument) -> None:
             if entry.key.algorithm not in ROLE_ALGORITHMS[name]:
                 raise Refused("signature.algorithm", f"role {name} may not hold a key for {entry.key.algorithm.label}")
             # A key whose private half anybody can download is a development key, whatever the document says.
-            published = entry.thumbprint in PUBLISHED_TEST_KEYS
-            if not doc.development and (entry.development or published):
-                what = "a published test key" if published else "a development key"
+            published = PUBLISHED_TEST_KEYS.get(entry.thumbprint)
+            if not doc.development and (entry.development or published is not None):
+                what = "a development key" if published is None else f"a published test key ({published})"
                 raise Refused("key.development", f"{what} of {entry.person} in role {name} of a production document")
             first = holders.setdefault(entry.thumbprint, (name, same_person(entry.person)))
             if first[1] != same_person(entry.person):
@@ -263,8 +265,8 @@ def _name(value: object, what: str) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME:
         raise Malformed(CODE, f"{what} is not a text of 1 to {MAX_NAME} characters")
     tidy = unicodedata.normalize("NFC", value).strip() == value
-    if not tidy or not value.isprintable() or not same_person(value):
-        raise Malformed(CODE, f"{what} holds unprintable, surrounding or undecided characters")
+    if not tidy or not value.isprintable() or unseen(value) or not same_person(value):
+        raise Malformed(CODE, f"{what} holds unprintable, unseen, surrounding or undecided characters")
     return value
 
 

@@ -7,13 +7,13 @@ threshold is decided by `quorum`. Source: devguard formats, "Trust document".
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from devguard.cose.algorithms import EMITTED, Algorithm
 from devguard.cose.keys import CoseKey
+from devguard.cose.names import same_person as same_person
 from devguard.cose.roles import RoleName
 
 FORMAT_VERSION: Final = 1
@@ -21,6 +21,8 @@ MAX_DOCUMENT: Final = 64 * 1024
 MAX_KEYS: Final = 256
 DEFAULT_MAX_STEP: Final = 16
 CLOCK_LEEWAY: Final = 24 * 3600
+MAX_EPOCH: Final = 2**32 - 1  # what a grant can carry: a document that asked for more would refuse every grant
+EPOCH_STEP: Final = 16  # how far a device's grant epoch follows in one step
 
 # The number of a role on the wire is fixed for ever; names are for people.
 ROLE_LABELS: Final[Mapping[RoleName, int]] = {
@@ -45,11 +47,7 @@ ROLE_ALGORITHMS: Final[Mapping[RoleName, frozenset[Algorithm]]] = {
     RoleName.STATION: _LOG,
     RoleName.WITNESS: _LOG,
 }
-
-
-def same_person(name: str) -> str:
-    """The form in which two spellings of one person's name are equal: compatibility-folded, case and spacing aside."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+_ROLES: Final = tuple(RoleName)  # walking an enum is slow, and every signature is looked up
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,10 @@ class Role:
 
     def entry(self, thumbprint: bytes) -> KeyEntry | None:
         """The entry of the key with that thumbprint."""
-        return next((entry for entry in self.keys if entry.thumbprint == thumbprint), None)
+        for entry in self.keys:
+            if entry.key.thumbprint == thumbprint:
+                return entry
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,7 @@ class TrustDocument:
     def find(self, thumbprint: bytes) -> list[tuple[RoleName, KeyEntry]]:
         """Every role that lists the key with that thumbprint, in the order of `RoleName`."""
         found: list[tuple[RoleName, KeyEntry]] = []
-        for name in RoleName:
+        for name in _ROLES:
             role = self.roles.get(name)
             entry = role.entry(thumbprint) if role is not None else None
             if entry is not None:

@@ -172,9 +172,9 @@ def seat(first: Quorum, second: Quorum) -> tuple[tuple[RoleName, str], ...]:
     """
     if not first or not second:
         return ()
-    names = {same_person(person): person for person in (*first.persons, *second.persons)}
-    one = [same_person(person) for person in first.persons]
-    two = [same_person(person) for person in second.persons]
+    one = {same_person(person): person for person in first.persons}
+    two = {same_person(person): person for person in second.persons}
+    names = one | two
     if len(names) < first.threshold + second.threshold:
         return ()
     seated_one = sorted(one, key=lambda person: person in two)[: first.threshold]

@@ -36,6 +36,20 @@ def test_write_replaces_and_sets_the_mode(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_a_private_key_is_never_replaced(tmp_path: Path) -> None:
+    path, public = tmp_path / "remy.key", tmp_path / "remy.pub"
+    path.write_bytes(b"devguard-key: 1\nname: remy\n")
+    (tmp_path / "link").symlink_to(path)
+    for target in (path, tmp_path / "link"):
+        assert code_of(write_atomic, target, b"x") == "key.exists"
+        assert code_of(write_streamed, target, lambda out: None) == "key.exists"
+    assert path.read_bytes() == b"devguard-key: 1\nname: remy\n"
+    public.write_bytes(b"devguard-public-key: 1\n")
+    write_atomic(public, b"new")
+    assert public.read_bytes() == b"new"
+    assert sorted(os.listdir(tmp_path)) == ["link", "remy.key", "remy.pub"]
+
+
 @pytest.mark.parametrize("broken", ["fsync", "replace", "fchmod"])
 def test_a_failing_disk_leaves_the_old_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
     path = tmp_path / "file"

@@ -103,7 +103,8 @@ def test_wrong_passphrases_refuse(kept: Path) -> None:
 def test_passphrase_rules_at_creation(tmp_path: Path) -> None:
     for role in RoleName:
         if role is not RoleName.STATION:
-            assert code_of(make, tmp_path / "k", role=role.value, passphrase=None) == "key.passphrase"
+            wish = {"role": role.value, "algorithm": Algorithm.ED25519, "passphrase": None}
+            assert code_of(make, tmp_path / "k", **wish) == "key.passphrase"
     assert code_of(make, tmp_path / "k", passphrase=b"") == "key.passphrase"
     assert code_of(make, tmp_path / "k", passphrase=b"x" * 1025) == "key.passphrase"
     assert os.listdir(tmp_path) == []
@@ -123,6 +124,9 @@ def test_roles_and_algorithms(tmp_path: Path) -> None:
     for role in ("technician", "device"):
         for algorithm in set(EMITTED) - {Algorithm.ESP256, Algorithm.ED25519}:
             assert code_of(make, tmp_path / "k", role=role, algorithm=algorithm) == "key.purpose"
+    for role in ("station", "witness"):  # checkpoints are signed notes, and trust takes no other key for them
+        for algorithm in set(EMITTED) - {Algorithm.ED25519}:
+            assert code_of(make, tmp_path / "k", role=role, algorithm=algorithm) == "key.purpose"
     for algorithm in set(Algorithm) - set(EMITTED):
         assert code_of(make, tmp_path / "k", algorithm=algorithm) == "signature.algorithm"
     assert make(tmp_path / "t", role="technician").role == "technician"
@@ -134,7 +138,25 @@ def test_roles_and_algorithms(tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", ["name", "person"])
 @pytest.mark.parametrize(
     "text",
-    ["", " a", "a ", "a\nrole: root", "a\r", "a\0", "a\tb", "\u202ea", "a\u200b", "a\u2028b", "x" * 129, "e\u0308"],
+    [
+        "a\ufe0f",
+        "a\u034fb",
+        "a\u3164b",
+        "a\u2800b",
+        "a\U000e0101",
+        "",
+        " a",
+        "a ",
+        "a\nrole: root",
+        "a\r",
+        "a\0",
+        "a\tb",
+        "\u202ea",
+        "a\u200b",
+        "a\u2028b",
+        "x" * 129,
+        "e\u0308",
+    ],
 )
 def test_texts_that_mislead_refuse(tmp_path: Path, field: str, text: str) -> None:
     assert code_of(make, tmp_path / "k", **{field: text}) == "key.malformed"
@@ -152,7 +174,8 @@ def test_keys_are_never_overwritten(kept: Path, tmp_path: Path) -> None:
     assert kept.read_bytes() == before
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     assert code_of(make, tmp_path / "link") == "key.exists"
-    assert code_of(make, tmp_path / "absent" / "k", role="station", passphrase=None) == "file.missing"
+    station = {"role": "station", "algorithm": Algorithm.ED25519, "passphrase": None}
+    assert code_of(make, tmp_path / "absent" / "k", **station) == "file.missing"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o610, 0o601, 0o644, 0o666, 0o777])
@@ -286,6 +309,26 @@ def test_weak_costly_or_foreign_encryption_refuses_before_any_work(old: str, new
     data = sealed().hex()
     assert data.count(old) == 1
     assert code_of(pkcs8.decrypt, bytes.fromhex(data.replace(old, new)), b"pw") == "key.malformed"
+
+
+@pytest.mark.parametrize(("cost", "parallel", "taken"), [(17, 4, True), (15, 16, True), (17, 5, False), (16, 9, False)])
+def test_the_work_a_file_may_demand_is_bounded_as_a_whole(
+    monkeypatch: pytest.MonkeyPatch, cost: int, parallel: int, taken: bool
+) -> None:
+    class Idle:
+        def __init__(self, **_: object) -> None: ...
+
+        def derive(self, _: bytes) -> bytes:
+            return bytes(32)
+
+    monkeypatch.setattr(pkcs8, "Scrypt", Idle)
+    monkeypatch.setattr(pkcs8, "COST", 1 << cost)
+    monkeypatch.setattr(pkcs8, "PARALLEL", parallel)
+    data = sealed()
+    if taken:
+        pkcs8.check_structure(data)
+    else:
+        assert code_of(pkcs8.check_structure, data) == "key.malformed"
 
 
 def test_openssl_opens_the_file_and_we_open_openssl_s(kept: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from devguard.cose.algorithms import Algorithm
 from devguard.cose.sign import sign1, sign_many
-from devguard.custody import keytext, pkcs11, tokenkeys
+from devguard.custody import keyfile, keytext, pkcs11, tokenkeys
 from devguard.custody.keyfile import (
     KeyInfo,
     create_key,
@@ -75,6 +76,22 @@ def flags(tokens: Tokens, label: str) -> Any:
             TokenUri(None, "A", "B", module_path="/usr/lib/x.so"),
         ),
         ("pkcs11:token=Z%C3%BCrich", TokenUri(token="Zürich")),
+        # RFC 7512 section 3, those of its examples that name a private key and no PIN
+        (
+            "pkcs11:object=my-sign-key;type=private?module-path=/mnt/libmypkcs11.so.1",
+            TokenUri(object="my-sign-key", module_path="/mnt/libmypkcs11.so.1"),
+        ),
+        (
+            "pkcs11:token=My%20Token%25%20created%20by%20Joe;id=%69%95%3E%5C%F4%BD%EC%91",
+            TokenUri(token="My Token% created by Joe", id=b"i\x95>\\\xf4\xbd\xec\x91"),
+        ),
+        (
+            "pkcs11:token=Software%20PKCS%2311%20softtoken;manufacturer=Snake%20Oil,%20Inc.",
+            TokenUri(token="Software PKCS#11 softtoken", manufacturer="Snake Oil, Inc."),
+        ),
+        # what section 2.3 allows unescaped in the one place and not in the other
+        ("pkcs11:token=A&B?module-path=/x?y|z", TokenUri(token="A&B", module_path="/x?y|z")),
+        ("pkcs11:slot-id=18446744073709551615", TokenUri(slot_id=2**64 - 1)),
     ],
 )
 def test_uris_are_read(text: str, expected: TokenUri) -> None:
@@ -89,7 +106,11 @@ def test_uris_are_read(text: str, expected: TokenUri) -> None:
         "pkcs11:token=%4", "pkcs11:token=%GG", "pkcs11:token=%FF", "pkcs11:token=%00", "pkcs11:token=",
         "pkcs11:slot-id=x", "pkcs11:slot-id=-1", "pkcs11:id=", f"pkcs11:id={'%00' * 65}", "pkcs11:type=cert",
         "pkcs11:?token=a", "pkcs11:module-path=/x", "pkcs11:;", "pkcs11:token=a?module-path=/x&module-path=/y",
-        f"pkcs11:token={'a' * 4096}", "pkcs11:token=a?x-vendor=1",
+        f"pkcs11:token={'a' * 4096}", "pkcs11:token=a?x-vendor=1", "pkcs11:token=a/b",
+        "pkcs11:slot-id=99999999999999999999",
+        "pkcs11:slot-id=\u0661", "pkcs11:serial=", "pkcs11:token=a?module-path=/x;object=b", "pkcs11:token=a|b",
+        "pkcs11:type=public;object=a", "pkcs11:slot-description=Sun%20Metaslot", "pkcs11:object=a?module-name=softhsm2",
+        "pkcs11:vendor-aaa=b;object=a", "pkcs11:Token=a", "pkcs11:token=a;", "pkcs11:token=a\n", "pkcs11:token=a#b",
     ],
 )  # fmt: skip
 def test_bad_uris_refuse(text: str) -> None:
@@ -221,6 +242,37 @@ def test_a_wrong_pin_costs_one_attempt_and_no_more(
     assert not flags(tokens, "one") & pkcs11.library().TokenFlag.USER_PIN_COUNT_LOW
 
 
+def test_a_pin_that_a_token_did_not_take_is_not_sent_to_it_again(
+    tmp_path: Path, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever asks for it: another key on the same token, a command that goes on, a ceremony that begins again."""
+    one, other, far = tmp_path / "one", tmp_path / "other", tmp_path / "far"
+    make(one, tokens.make("one"))
+    make(other, tokens.uri("one", object="other"))
+    make(far, tokens.make("two"))
+    tried: list[object] = []
+    real = pkcs11.one_token
+
+    class Counted(Flagged):
+        def __init__(self, token: Any) -> None:
+            super().__init__(token, "TOKEN_INITIALIZED")
+            self.token, self.serial = token, token.serial
+
+        def open(self, **named: Any) -> Any:
+            tried.append(named["user_pin"])
+            return self.token.open(**named)
+
+    monkeypatch.setattr(pkcs11, "one_token", lambda loaded, uri: Counted(real(loaded, uri)))
+    for path in (one, one, other):
+        assert code_of(load_signer, path, lambda: WRONG) == "key.pin"
+    assert len(tried) == 1
+    assert code_of(load_signer, far, lambda: WRONG) == "key.pin"  # another token may know it
+    assert len(tried) == 2
+    assert code_of(load_signer, other, lambda: WRONG + b"1") == "key.pin"  # another PIN was somebody's decision
+    load_signer(other, lambda: GOOD)
+    assert len(tried) == 4
+
+
 @pytest.mark.parametrize("pin", [b"", b"\xff\xfe", b"12\x0034", b"1" * 256])
 def test_what_cannot_be_a_pin_is_not_tried(tmp_path: Path, tokens: Tokens, pin: bytes) -> None:
     path = tmp_path / "k"
@@ -331,6 +383,95 @@ def test_a_key_that_the_token_would_hand_out_is_refused(tmp_path: Path, tokens: 
         template = {names.EXTRACTABLE: True, names.SENSITIVE: True}
         domain.generate_keypair(store=True, label="loose", id=b"\x09", private_template=template)
     assert code_of(make, tmp_path / "k", str(uri), existing=True, algorithm=None) == "key.token"
+
+
+P256 = bytes.fromhex("06082a8648ce3d030107")
+
+
+def plant(where: TokenUri, key: Any, *, instead: bool) -> None:
+    """What anybody can do who holds a token for a minute and knows no PIN: another public object, in the true one's
+    place or beside it."""
+    lib = pkcs11.library()
+    names = lib.Attribute
+    with pkcs11.session(replace(where, object=None, id=None), write=True) as (_, opened):
+        if instead:
+            for one in list(opened.get_objects({names.CLASS: lib.ObjectClass.PUBLIC_KEY})):
+                one.destroy()
+        shape = {names.CLASS: lib.ObjectClass.PUBLIC_KEY, names.KEY_TYPE: lib.KeyType.EC, names.TOKEN: True}
+        shape |= {names.PRIVATE: False, names.VERIFY: True, names.LABEL: where.object, names.ID: where.id}
+        opened.create_object({**shape, names.EC_PARAMS: P256, names.EC_POINT: b"\x04\x41\x04" + key.x + key.y})
+
+
+def test_a_planted_public_key_is_not_taken_for_the_token_s_own(tmp_path: Path, tokens: Tokens) -> None:
+    _, where = make(tmp_path / "k", tokens.make("one"))
+    thief = MemorySigner.generate(Algorithm.ESP256)
+    plant(where, thief.key, instead=False)
+    two = tokens.uri("one", object="rhea")
+    assert code_of(make, tmp_path / "again", two, existing=True, algorithm=None) == "key.token"
+    plant(where, thief.key, instead=True)
+    assert tokenkeys.public_on(parse_uri(two)) == thief.key
+    assert code_of(make, tmp_path / "again", two, existing=True, algorithm=None) == "key.token"
+    assert not (tmp_path / "again").exists()
+    assert code_of(load_signer, tmp_path / "k", lambda: GOOD) == "key.malformed"
+
+
+def always_authenticate(tokens: Tokens, label: str) -> TokenUri:
+    """A key as in slot 9c of a PIV card: it wants the PIN before each signature."""
+    uri = parse_uri(tokens.uri(label, object="strict"))
+    lib = pkcs11.library()
+    with pkcs11.session(uri, lambda: GOOD, write=True) as (_, opened):
+        domain = opened.create_domain_parameters(lib.KeyType.EC, {lib.Attribute.EC_PARAMS: P256}, local=True)
+        template = {lib.Attribute.EXTRACTABLE: False, lib.Attribute.SENSITIVE: True, lib.Attribute.PRIVATE: True}
+        template[lib.Attribute.ALWAYS_AUTHENTICATE] = True
+        domain.generate_keypair(store=True, label="strict", id=b"\x9c", private_template=template)
+    return uri
+
+
+def test_a_key_that_wants_the_pin_each_time_gets_it(tmp_path: Path, tokens: Tokens) -> None:
+    tokens.make("one")
+    uri = always_authenticate(tokens, "one")
+    info, _ = make(tmp_path / "k", str(uri), existing=True, algorithm=None)
+    signer = load_signer(tmp_path / "k", lambda: GOOD)
+    for _ in range(2):
+        assert sign1(signer, b"payload", typ=None).verify(info.key) == b"payload"
+
+
+def test_such_a_key_on_a_keypad_is_asked_for_there(
+    tmp_path: Path, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path / "k", tokens.make("one"))
+    signer = load_signer(tmp_path / "k", lambda: GOOD)
+    given_: list[str] = []
+    monkeypatch.setattr(tokenkeys, "asks_itself", lambda token: True)
+    monkeypatch.setattr(tokenkeys, "_sign", lambda *args: given_.append(args[-1]) or bytes(64))
+    assert code_of(signer.sign, b"x") == "key.token"
+    assert given_ == [""]
+
+
+def test_two_keys_of_one_label_are_told_apart_by_id_or_not_at_all(tmp_path: Path, tokens: Tokens) -> None:
+    _, first = make(tmp_path / "a", tokens.make("one"))
+    pem = tmp_path / "p.pem"
+    run("openssl", "genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-out", pem)
+    tokens.hold("one", pem, "rhea")
+    assert code_of(make, tmp_path / "b", tokens.uri("one", object="rhea"), existing=True) == "key.token"
+    assert make(tmp_path / "c", str(first), existing=True)[1] == first
+    load_signer(tmp_path / "a", lambda: GOOD)
+
+
+def test_who_interrupts_leaves_no_key_on_the_token(
+    tmp_path: Path, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    uri = tokens.make("one")
+    for number, (where, name) in enumerate(((keyfile, "write_new"), (tokenkeys, "public_of"))):
+        with monkeypatch.context() as patched:
+            patched.setattr(where, name, stop)
+            with pytest.raises(KeyboardInterrupt):
+                make(tmp_path / "k", uri, name="stopped")
+        assert len(on_token(tokens)) == number
+        make(tmp_path / name, uri, name=name)
 
 
 def test_a_rsa_key_is_none_of_ours(tmp_path: Path, tokens: Tokens) -> None:

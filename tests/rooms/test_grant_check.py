@@ -8,16 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from builders import CAST, DAY, NOW, Seat, changed, judge_bytes, make_release, make_signer, make_vendor
 from devguard.cose.algorithms import Algorithm
 from devguard.cose.roles import RoleName
 from devguard.cose.sign import TYP_CREDENTIAL, sign1, sign_many
+from devguard.custody.memory import MemorySigner
 from devguard.errors import DevguardError, LocalProtocolError
+from devguard.grant.chain import delegate_grant
 from devguard.grant.check import CheckedGrant, check_pair
 from devguard.grant.claims import ANY, Action, read_grant
 from devguard.grant.uses import FLOOR_STEP, Spent
 from devguard.manifest.model import Clock
+from devguard.trust.published import PUBLISHED_TEST_KEYS
 from devguard.verdict.release import Release
 from grant_support import AUTHORITY, CTI, DEVICE, HOUR, NONCE, TESS, TOM, VENDOR, check, make_grant, scoped
 
@@ -282,3 +286,26 @@ def test_the_proof_cannot_be_made_or_copied() -> None:
     ):
         with pytest.raises((LocalProtocolError, TypeError)):
             act()
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.ESP256, Algorithm.ED25519])
+def test_a_technician_s_key_that_anybody_can_download_is_none(algorithm: Algorithm) -> None:
+    """A published test key: of RFC 6979 A.2.5, and of RFC 8032 test 1."""
+    if algorithm is Algorithm.ESP256:
+        number = 0xC9AFA9D845BA75166B5C215767B1D6934E50C3DB36E89B127B8A622B120F6721
+        published = MemorySigner(ec.derive_private_key(number, ec.SECP256R1()))
+    else:
+        seed = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
+        published = MemorySigner(ed25519.Ed25519PrivateKey.from_private_bytes(seed))
+    assert published.key.thumbprint in PUBLISHED_TEST_KEYS
+    known = make_grant(holder=published.key)
+    assert refusal(known, holder=published.key) == "key.development"
+    bench = changed(VENDOR, development=True, grant_epoch=3)
+    assert check(known, holder=published.key, trust=bench.trust).holder == published.key
+    # Nor may one hand a grant on with such a key in the middle.
+    wide = replace(make_grant(holder=published.key), raw=b"")
+    child = read_grant(
+        delegate_grant(wide, published, subject="Tom Technician", holder=TOM.key, scope=wide.scope, now=NOW,
+                       expires=NOW + HOUR, cti=bytes(16))
+    )  # fmt: skip
+    assert refusal(child, holder=TOM.key) == "key.development"

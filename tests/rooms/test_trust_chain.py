@@ -36,7 +36,7 @@ def first(role: Role, signers: Sequence[MemorySigner], **fields: Any) -> tuple[T
 def following(
     held: TrustDocument, signers: Sequence[MemorySigner], role: Role | None = None, **fields: Any
 ) -> tuple[TrustDocument, bytes]:
-    times = {name: fields.pop(name) for name in ("issued", "expires") if name in fields}
+    times = {name: fields.pop(name) for name in ("issued", "expires", "clock_is_right") if name in fields}
     change = Change(roles={} if role is None else {RoleName.ROOT: role}, **fields)
     doc = successor(held, change, **{"issued": held.issued + DAY, **times})
     return doc, sign_successor(held, doc, signers)
@@ -121,7 +121,7 @@ def test_no_document_is_from_the_future_where_there_is_no_clock() -> None:
 
 def test_deadlock_all_keys_of_the_old_root_have_expired() -> None:
     held, _ = first(root(A, not_after=NOW + YEAR), [A])
-    doc, data = following(held, [A, B], root(B), issued=NOW + 5 * YEAR, expires=NOW + 6 * YEAR)
+    doc, data = following(held, [A, B], root(B), issued=NOW + 5 * YEAR, expires=NOW + 6 * YEAR, clock_is_right=True)
     assert follow(held, [data], NOW + 5 * YEAR).newest == doc
 
 

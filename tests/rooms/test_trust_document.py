@@ -201,6 +201,7 @@ class TestForm:
             {"revoked_releases": [bytes(31)]},
             {"kept_releases": "no"},
             {"grant_epoch": -1},
+            {"grant_epoch": 2**32},
             {"require_device_nonce": None, "_13": 1},
             {"_99": 1},
             {"_0": 1},
@@ -388,7 +389,7 @@ def test_a_stale_digest_is_not_signed_over(vendor: Vendor) -> None:
     floors=st.dictionaries(st.sampled_from(["pump", "programmer", "x"]), st.integers(0, 2**64 - 1)),
     revoked=st.sets(st.binary(min_size=32, max_size=32), max_size=4),
     releases=st.sets(st.binary(min_size=64, max_size=64), max_size=4),
-    epoch=st.integers(0, 2**63 - 1),
+    epoch=st.integers(0, 2**32 - 1),
     step=st.integers(1, 2**32 - 1),
     nonce=st.booleans(),
 )
