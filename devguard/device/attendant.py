@@ -14,16 +14,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from devguard.cose.keys import CoseKey
-from devguard.device.header import SlotHeader
+from devguard.device.header import SlotHeader, parts_of
 from devguard.errors import DevguardError, Malformed, Refused
 from devguard.grant.chain import read_chain
 from devguard.grant.check import CheckedGrant, DeviceView, check_grant, check_pair
 from devguard.grant.claims import Action, read_grant
 from devguard.grant.uses import Spent, advanced_epoch, advanced_floor, spend_use, use_id
+from devguard.image.measure import SHA_256
 from devguard.manifest.model import Clock
 from devguard.session.approval import ApprovalRequest, check_approval
 from devguard.session.credentials import OwnCredential
-from devguard.session.verbs import NONCE_SIZE, Accept, Ending, HelloReply
+from devguard.session.verbs import NONCE_SIZE, Accept, Encoding, Ending, HelloReply
 from devguard.trust.chain import Walk
 from devguard.trust.model import MAX_DOCUMENT
 from devguard.verdict.judge import Release
@@ -121,14 +122,24 @@ class Attendant:
             return
         data, walk, self._walk = bytes(self._document), self._walk or Walk.start(self._node.trust), None
         self._document.clear()
+        if walk.held.digest != self._node.trust.digest:
+            raise Refused("session.order", "the trust document changed while a chain was on its way; send it again")
         walk = walk.step(data)
         if ending == Ending.DOCUMENT:
             self._walk = walk
             return
-        walk.finish(self._node.now(), clock=self._node.model.facts.clock is Clock.RTC)
+        now, clock = self._time()
+        walk.finish(now, clock=clock)
         if walk.data is not None:
             self._node.adopt(walk.data, walk.newest)
         self._judge_again()
+
+    def _time(self) -> tuple[int, bool]:
+        """The time to judge a document by, and whether it is one: a floor that lags behind calls nothing future. Without
+        a clock, whom the technician's authority let in tells it; a session that is limited has no such word."""
+        if self._node.model.facts.clock is Clock.RTC or self._first is None:
+            return self._node.now(), self._node.model.facts.clock is Clock.RTC
+        return max(self._node.now(), self._first.chain[-1].issued), True
 
     def _judge_again(self) -> None:
         self._first, self._second, self._accepted = None, None, None
@@ -143,7 +154,13 @@ class Attendant:
     def _granted(self) -> CheckedGrant:
         if self._first is None:
             raise Refused("session.order", "no technician has been authorised")
+        self._check_document(self._first)
         return self._first
+
+    def _check_document(self, *used: CheckedGrant) -> None:
+        """What was checked under a trust document that another conversation has replaced since counts for nothing."""
+        if any(checked.trust_digest != self._node.trust.digest for checked in used):
+            raise Refused("session.order", "the trust document changed after this was checked; begin anew")
 
     def _check(self, cwt: bytes) -> CheckedGrant:
         grant = read_grant(cwt)
@@ -192,18 +209,15 @@ class Attendant:
         first.covers(release)
         self._check_nonce_use(first, release)
         used = self._check_quorum(first, release, session_id)
-        self._check_state(release)
+        self._node.check_ready(release)
         self._spent(used, release)  # whether the uses can be remembered at all is asked before the slot is erased
-        if len(release.components) != 1:
-            raise Refused(
-                "device.slot", f"the release has {len(release.components)} components, the device one slot pair"
-            )
         offset = self._node.loader.prepare(release.manifest_digest, release.size, self._node.steady())
         self._spend(used, release)
         self._accepted = (release, envelope, used)
         link, running = self._node.model.link, self._node.loader.result.header
         source = running.digest if running is not None else bytes(32)
-        return Accept(SECONDARY, link.receive_window, link.segment_max, offset, source)
+        taken = (Encoding.DELTA, Encoding.COMPRESSED) if running is not None else (Encoding.COMPRESSED,)
+        return Accept(SECONDARY, link.receive_window, link.segment_max, offset, source, tuple(map(int, taken)))
 
     def _check_nonce_use(self, grant: CheckedGrant, release: Release) -> None:
         spent = self._node.store.load().spent.get(use_id(grant.chain))
@@ -224,21 +238,6 @@ class Attendant:
         self._check_approval(approval, second, session_id, release.manifest_digest)
         return first, second
 
-    def _check_state(self, release: Release) -> None:
-        """Therapy and battery: asked at the offer, again at commit and again at the reboot."""
-        # Whatever a manifest leaves out, an update never meets a therapy that is under way.
-        if not self._node.therapy.idle:
-            raise Refused("device.therapy-active", "therapy is being delivered")
-        percent = self._node.around.battery_percent()
-        capacity = self._node.model.facts.battery_capacity_mwh
-        wanted = release.requirements.minimum_battery_mwh or 0
-        floor = self._node.model.minimum_battery_percent
-        if percent < floor or percent * capacity < wanted * 100:
-            raise Refused(
-                "device.battery",
-                f"battery at {percent} %, the update asks for {max(floor, -(-wanted * 100 // capacity))} %",
-            )
-
     def _spent(self, used: tuple[CheckedGrant, ...], release: Release) -> Mapping[bytes, Spent]:
         """The spent uses with one more of each grant; `grant.replay` when they cannot be spent or remembered."""
         counters = self._node.store.load()
@@ -255,6 +254,10 @@ class Attendant:
         counters = replace(counters, settings_before=self._node.therapy.settings_digest())
         self._node.store.save(counters.event(self._node.now(), "accepted", None, release.manifest_digest))
 
+    def transfer(self, encoding: int, size: int, digest: bytes) -> int:
+        """Make room for an encoded image; it changes neither what was accepted nor by what it is judged."""
+        return self._node.loader.stage(encoding, size, digest)
+
     def data(self, offset: int, payload: bytes) -> int:
         """Program the payload; the offset that would survive a power cut now."""
         self._node.loader.write(offset, payload)
@@ -267,19 +270,25 @@ class Attendant:
         release, envelope, used = self._accepted
         if manifest_digest != release.manifest_digest:
             raise Refused("session.order", "commit names another release than the one accepted")
+        self._check_document(*used)
         for checked in used:
             checked.still_valid(self._node.now())
-        self._check_state(release)
-        facts = release.components[0]
+        self._node.check_ready(release)
+        self._node.loader.unpack()
+        parts = parts_of(release.components)
+        # No manifest signs the digest of several images back to back; `finish` compares each image with its own.
+        here = self._node.model.layout.secondary
+        digest = release.digest or self._node.loader.slots.image_digest(here, release.size, SHA_256)
         header = SlotHeader.of(
             size=release.size,
-            digest_algorithm=facts.digest_algorithm,
-            digest=release.digest,
+            digest_algorithm=SHA_256 if parts else release.components[0].digest_algorithm,
+            digest=digest,
             manifest_digest=release.manifest_digest,
             sequence=release.sequence,
             security_version=release.security_version,
             version=release.version,
             envelope=envelope,
+            parts=parts,
         )
         self._node.loader.finish(header, envelope)
         self._node.loader.mark_pending(self._node.now())
@@ -288,4 +297,5 @@ class Attendant:
         """Hours may lie between commit and reboot: a therapy that has begun since is not cut off by it."""
         if self._accepted is None:
             raise Refused("session.order", "nothing was accepted")
-        self._check_state(self._accepted[0])
+        self._check_document(*self._accepted[2])
+        self._node.check_ready(self._accepted[0])

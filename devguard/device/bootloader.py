@@ -12,7 +12,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from devguard.device.audit import AuditEvent
 from devguard.device.counters import CounterStore, Outcome
@@ -28,6 +28,9 @@ from devguard.errors import DevguardError, Refused
 
 Verify = Callable[[SlotHeader, bytes], None]
 """Judges a slot's header against its envelope copy: returns, or raises a `DevguardError` with the code."""
+
+Hold = Callable[[], str | None]
+"""Asked when `verify` has just passed an image to install: the code of what stands against this moment, or None."""
 
 
 class BootState(enum.StrEnum):
@@ -46,7 +49,8 @@ class BootResult:
     """What runs now (None: nothing), how it came to that, flags for the report, and the events of this boot.
 
     Flags are refusal codes of `verify` for an image that runs all the same, and slot.header, slot.envelope (the copy
-    was altered, the image was not) and version.older (an older image than was once confirmed).
+    was altered, the image was not), version.older (an older image than was once confirmed) and update.waiting (a judged
+    image is there, and this was no moment to install it).
     """
 
     header: SlotHeader | None
@@ -68,36 +72,45 @@ class Bootloader:
         self._writer = SlotWriter(self.slots, store, model.erase_budget_per_hour)
         self._now = 0
         self._events: list[AuditEvent] = []
-        self._tested = False
+        self._tested = self._waits = False
         self._result: BootResult | None = None
 
     # -- boot ---------------------------------------------------------------------------------------------------
 
-    def boot(self, verify: Verify, now: int | None = None) -> BootResult:
+    def boot(self, verify: Verify, now: int | None = None, hold: Hold = lambda: None) -> BootResult:
         """Brings the device up; never raises for what it finds in the slots.
 
         `now` is the device's time for its records (default: the clock floor). Order: finish an interrupted swap;
-        install a pending image that passes `verify`; start or end a trial; else run what was sealed.
+        install a pending image that passes `verify`, unless `hold` says why it has to wait (decision 0016); start or
+        end a trial; else run what was sealed.
         """
         self._now = self._store.load().clock_floor if now is None else now
-        self._events, self._tested = [], False
+        self._events, self._tested, self._waits = [], False, False
+        try:
+            header, state = self._decide(verify, hold)
+        except Refused as error:
+            if error.code != "device.slot":
+                raise
+            # The flash no longer takes what brings an image back: nothing is run that nobody has confirmed.
+            self._commit("flash-failed", error.code)
+            header, state = None, BootState.RECOVERY
+        flags = self._flags(header, verify) if header else ()
+        self._result = BootResult(header, state, flags, tuple(self._events))
+        return self._result
+
+    def _decide(self, verify: Verify, hold: Hold) -> tuple[SlotHeader | None, BootState]:
         came: BootState | None = None
-        entry = self._journal.latest()
-        if entry is not None and self._journal.is_open(entry):
+        entry = self._journal.resume()
+        if entry is not None:
             self._commit("swap-resumed")
             came = self._complete(entry)
-        came = self._install(verify) or came
+        came = self._install(verify, hold) or came
         header, state = self._trial()
-        if state is not BootState.TRIAL:
-            self._drop_stale_pending()
-            header, found = self._sealed()
-            if found is not BootState.CONFIRMED:
-                state = found
-            else:
-                state = state or came or BootState.CONFIRMED
-        flags = self._flags(header, verify) if header else ()
-        self._result = BootResult(header, state or BootState.RECOVERY, flags, tuple(self._events))
-        return self._result
+        if state is BootState.TRIAL:
+            return header, state
+        self._drop_stale_pending()
+        header, found = self._sealed()
+        return header, found if found is not BootState.CONFIRMED else state or came or BootState.CONFIRMED
 
     @property
     def result(self) -> BootResult:
@@ -108,7 +121,12 @@ class Bootloader:
 
     def _complete(self, entry: SwapEntry) -> BootState | None:
         """Finishes an open swap and judges it before the entry is closed."""
-        run_swap(self._flash, self._layout, self._journal, entry)
+        failed_at = run_swap(self._flash, self._layout, self._journal, entry)
+        if failed_at is not None:
+            extent = (entry.image_size, entry.envelope_size)
+            return self._complete(
+                self._journal.begin(SwapKind.UNDO, *extent, entry.outgoing, entry.incoming, failed_at)
+            )
         if entry.kind is SwapKind.INSTALL:
             pending = self._store.load().pending
             primary = self._layout.primary
@@ -120,14 +138,16 @@ class Bootloader:
         secondary = self._layout.secondary
         if entry.kind is SwapKind.REVERT:
             self._give_up("device.self-test" if self.slots.trials(secondary) else "image.digest")
-        self.slots.mark(secondary, Mark.BAD)
+        elif entry.kind is SwapKind.UNDO:
+            self._give_up("device.slot")
+        self.slots.spoil(secondary)
         self._journal.close(entry)
-        return BootState.REVERTED if entry.kind is SwapKind.REVERT else BootState.FALLBACK
+        return BootState.FALLBACK if entry.kind is SwapKind.FALLBACK else BootState.REVERTED
 
     def _revert(self, image_size: int, envelope_size: int, incoming: bytes, outgoing: bytes) -> BootState | None:
         return self._complete(self._journal.begin(SwapKind.REVERT, image_size, envelope_size, incoming, outgoing))
 
-    def _install(self, verify: Verify) -> BootState | None:
+    def _install(self, verify: Verify, hold: Hold) -> BootState | None:
         """Swaps in the pending image if one waits and passes every check; otherwise marks it bad."""
         counters, slot = self._store.load(), self._layout.secondary
         pending = counters.pending
@@ -137,14 +157,30 @@ class Bootloader:
             return None  # it is in its place already; what lies here now is the image before it
         code = self._refusal(slot, verify)
         if code or pending is None:
-            self.slots.mark(slot, Mark.BAD)
+            self.slots.spoil(slot)
             self._give_up(code or "image.digest")
+            return None
+        held = hold()
+        if held is not None:
+            self._wait(pending, held)
             return None
         if counters.download is not None:
             self._store.save(replace(counters, download=None))
         image, envelope = self._extent(pending)
         outgoing = counters.sealed.digest if counters.sealed else b""
-        return self._complete(self._journal.begin(SwapKind.INSTALL, image, envelope, pending.digest, outgoing))
+        try:
+            entry = self._journal.begin(SwapKind.INSTALL, image, envelope, pending.digest, outgoing)
+        except Refused as error:
+            self.slots.spoil(slot)
+            self._give_up(error.code)
+            return None
+        return self._complete(entry)
+
+    def _wait(self, pending: SlotHeader, code: str) -> None:
+        """Leaves the image for a later boot, noted once: somebody may switch the device off and on all day."""
+        self._waits, latest = True, self._store.load().audit.events[-1:]
+        if [(event.name, event.subject) for event in latest] != [("update-waits", pending.manifest_digest)]:
+            self._commit("update-waits", code, pending.manifest_digest)
 
     def _waiting(self, slot: Slot) -> bool:
         marked = self.slots.marked
@@ -182,17 +218,26 @@ class Bootloader:
         if whole and self.slots.marked(primary, Mark.CONFIRMED):
             self._seal(pending)
             return pending, None
-        if whole and trials < self._trial_boots:
-            self.slots.mark(primary, Mark.TRIAL, trials)
+        if whole and trials < self._trial_boots and self._begin_trial(trials):
             self._commit("trial-started", None, pending.manifest_digest)
             return pending, BootState.TRIAL
         sealed = self._store.load().sealed
         return None, self._revert(*self._extent(pending), sealed.digest if sealed else b"", pending.digest)
 
+    def _begin_trial(self, trials: int) -> bool:
+        """Counts the attempt; False where the flash does not take the mark, for a trial that is not counted may never
+        end."""
+        self._journal.settle()
+        try:
+            self.slots.mark(self._layout.primary, Mark.TRIAL, trials)
+        except Refused:
+            return False
+        return True
+
     def _drop_stale_pending(self) -> None:
         """A judged record whose image stands nowhere any more: cut before its mark, or damaged in its trial."""
         pending = self._store.load().pending
-        if pending is None:
+        if pending is None or self._waits:
             return
         secondary = self._layout.secondary
         if self.slots.header(secondary) == pending and not self.slots.trials(secondary):
@@ -252,6 +297,8 @@ class Bootloader:
                 flags.append(error.code)
         if header.sequence < self._store.load().installed_sequence:
             flags.append("version.older")
+        if self._waits:
+            flags.append("update.waiting")
         return tuple(flags)
 
     # -- trial --------------------------------------------------------------------------------------------------
@@ -305,7 +352,16 @@ class Bootloader:
         if self.result.state is BootState.TRIAL:
             raise Refused("device.unconfirmed", "the device runs a trial image; it must confirm or revert first")
         self._now = now
+        self._journal.settle()
         return self._writer.prepare(manifest_digest, size, now)
+
+    def stage(self, encoding: int, size: int, digest: bytes) -> int:
+        """`SlotWriter.stage`."""
+        return self._writer.stage(encoding, size, digest)
+
+    def unpack(self) -> None:
+        """`SlotWriter.unpack`, against the image that runs."""
+        self._writer.unpack(self.result.header)
 
     def write(self, offset: int, data: bytes) -> None:
         """`SlotWriter.write`."""
@@ -322,16 +378,13 @@ class Bootloader:
     def finish(self, header: SlotHeader, envelope: bytes) -> None:
         """`SlotWriter.finish`; refuses a header below the security counter (version.rollback)."""
         if not self._allowed(header):
-            self._refuse_rollback(header)
+            floor = self._store.load().security_version
+            raise Refused("version.rollback", f"security version {header.security_version}, the counter is at {floor}")
         self._writer.finish(header, envelope)
 
     def mark_pending(self, now: int | None = None) -> None:
         """`SlotWriter.mark_pending`: the next boot tries the image."""
         self._writer.mark_pending(self._now if now is None else now)
-
-    def _refuse_rollback(self, header: SlotHeader) -> NoReturn:
-        floor = self._store.load().security_version
-        raise Refused("version.rollback", f"security version {header.security_version}, the device stands at {floor}")
 
     def _extent(self, header: SlotHeader) -> tuple[int, int]:
         """Image and envelope bytes that a swap must move so that both images arrive whole."""

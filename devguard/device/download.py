@@ -2,21 +2,38 @@
 
 It moves bytes and checks the digest it was told; who may push what is decided before anything here is called.
 A download belongs to one manifest digest and one size; only that one continues after a lost link or a power
-cut. Nothing written here runs before the bootloader has judged the slot again at the next boot.
+cut. An image may come encoded: then its bytes are staged at the end of the slot's image area, where the image does not
+reach, and decoded when all of them are there (decision 0018). Nothing written here runs before the bootloader has
+judged the slot again at the next boot.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final
+from typing import Final, NoReturn
 
-from devguard.device.counters import Counters, CounterStore, Download, Outcome, recent_erasures, seconds_to_wait
+from devguard.device.counters import (
+    Counters,
+    CounterStore,
+    Download,
+    Outcome,
+    Staging,
+    recent_erasures,
+    seconds_to_wait,
+)
 from devguard.device.header import SlotHeader
 from devguard.device.layout import Mark
 from devguard.device.slots import Slots
+from devguard.device.staging import StagingArea
 from devguard.errors import LocalProtocolError, Refused
+from devguard.session.verbs import Encoding
 
-_SAVE_EVERY: Final = 16 * 1024
+
+def _torn(download: Download | None) -> Staging | None:
+    """An encoded image whose place was being erased when the power went: its sectors may only look erased."""
+    staging = download.staging if download is not None else None
+    return staging if staging is not None and not staging.erased else None
 
 
 class SlotWriter:
@@ -28,8 +45,14 @@ class SlotWriter:
         self._slot = slots.layout.secondary
         self._store = store
         self._budget = budget
-        self._interval = max(_SAVE_EVERY, slots.layout.sector_size)
+        # Less than a sector by one page: the next page may be half programmed when the power goes.
+        self._interval = slots.layout.sector_size - slots.layout.page_size
         self._active: Download | None = None
+        self._area = StagingArea(slots)
+        self._staged = False  # what is written now is the encoded image
+        self._unpacked = False  # it has been decoded, and nobody has judged what came out
+        self._now = 0
+        self._again = False
         self._programmed = 0
         self._buffer = bytearray()
         self._finished: SlotHeader | None = None
@@ -44,50 +67,107 @@ class SlotWriter:
         if size > self._slots.layout.image_capacity:
             raise Refused("device.slot", f"image of {size} bytes, the slot holds {self._slots.layout.image_capacity}")
         self.pause()
-        known = self._store.load().download
+        known, self._now = self._store.load().download, now
         if known is None or (known.manifest_digest, known.size) != (manifest_digest, size) or not known.erased:
-            known = self._erase(Download(manifest_digest, size, 0, False), now)
+            known = self._erase(Download(manifest_digest, size, 0, False))
+        elif known.dirty and known.staging is None:
+            known = self._erase(known)
         self._active, self._programmed, self._finished = known, known.offset, None
+        self._again = known.offset == known.size  # it may have been cut off while it was finished
+        self._staged = self._unpacked = False
         self._buffer.clear()
+        return known.offset
+
+    def stage(self, encoding: int, size: int, digest: bytes) -> int:
+        """Makes room for an encoded image after `prepare` and gives the offset to continue from.
+
+        Raises `Refused`: device.transfer for an encoding of no known number, device.slot when it does not fit beside
+        the image, device.busy when its place is not blank and the erase budget is spent, session.order when bytes of
+        the image have come already.
+        """
+        active = self._require()
+        if self._staged or self._buffer or self._programmed != active.offset or active.offset == active.size:
+            raise Refused("session.order", "an encoded image is announced right after the offer, before any byte")
+        if encoding not in list(Encoding):
+            raise Refused("device.transfer", f"the device takes no encoding {encoding}")
+        wanted = Staging(encoding, size, digest, 0, False)
+        self._area.address(active.size, size)
+        known = active.staging
+        if known is None or not known.erased or replace(known, offset=0) != replace(wanted, erased=True):
+            known = self._make_room(self._erase(active) if active.dirty else active, wanted)
+        self._staged, self._programmed = True, known.offset
         return known.offset
 
     def write(self, offset: int, data: bytes) -> None:
         """Takes the next bytes, any number of them.
 
         Raises `Refused`: session.order for a gap or a repeat, image.size past the end, image.digest when a resumed
-        payload is not the one that was begun.
+        payload is not the one that was begun, device.busy when the slot has to be erased first and may not be.
         """
-        active = self._require()
+        _, size = self._target()
         if offset != self._programmed + len(self._buffer):
             raise Refused("session.order", f"bytes at {offset}, expected at {self._programmed + len(self._buffer)}")
-        if offset + len(data) > active.size:
-            raise Refused("image.size", f"payload runs past its {active.size} bytes")
+        if offset + len(data) > size:
+            raise Refused("image.size", f"payload runs past its {size} bytes")
+        active = self._require()
+        if active.dirty and not self._staged:
+            # What an encoded image left in the image area is nobody's image: the whole one starts on blank flash.
+            self._active = self._erase(active)
         self._buffer += data
         page = self._slots.layout.page_size
         whole = len(self._buffer) // page * page
-        ends = self._programmed + len(self._buffer) == active.size
+        ends = self._programmed + len(self._buffer) == size
         view = bytes(self._buffer)
         for at in range(0, len(view) if ends else whole, page):
             self._program(view[at : at + page])
+            if self._programmed - self._durable() >= self._interval:
+                self._save_progress()
         del self._buffer[: len(view) if ends else whole]
-        if ends or self._programmed - active.offset >= self._interval:
+        if ends and self._programmed > self._durable():
             self._save_progress()
 
     def pause(self) -> None:
         """Makes whole pages durable now, so that a lost link costs at most one page."""
-        if self._active is not None and self._programmed > self._active.offset:
+        if self._active is not None and self._programmed > self._durable():
             self._save_progress()
 
     def durable_offset(self) -> int:
-        """Bytes of the current download that survive a power cut; 0 without one."""
+        """Bytes of what is sent now that survive a power cut; 0 without a download."""
         download = self._store.load().download
+        if self._staged and download is not None and download.staging is not None:
+            return download.staging.offset
         return download.offset if download and download.erased else 0
+
+    def unpack(self, running: SlotHeader | None) -> None:
+        """Decodes a staged image into the image area, `running` being the image of the primary slot; without one staged
+        there is nothing to do. Done again after a power cut, it gives the same.
+
+        Raises `Refused`: image.size when encoded bytes are missing, device.transfer when they are not what was
+        announced or do not decode to an image of the release's size. `finish` judges what comes out.
+        """
+        active = self._require()
+        staging = active.staging
+        if not self._staged or staging is None:
+            return
+        if self._programmed != staging.size:
+            raise Refused("image.size", f"{self._programmed} of {staging.size} encoded bytes have arrived")
+        if not self._area.holds(active, staging):
+            self._drop_staging("the staged bytes are not those that were announced")
+        try:
+            self._program_decoded(self._area.decoded(active, staging, running))
+        except Refused as error:
+            if error.code != "device.transfer":
+                raise
+            self._drop_staging(error.message)
+        self._flash.sync()
+        self._unpacked = True
 
     def finish(self, header: SlotHeader, envelope: bytes) -> None:
         """Reads the slot back, compares its digest, then writes the envelope copy and, last, the header.
 
         Raises `Refused`: image.size when bytes are missing, device.slot for an envelope that does not fit,
-        image.digest when the slot is not the judged image; the slot is then marked bad.
+        image.digest when the slot is not the judged image; the slot is then marked bad. Where the image was decoded
+        that is device.transfer: it says something of the encoded bytes, and nothing of the release.
         """
         active = self._require()
         if (header.size, header.manifest_digest) != (active.size, active.manifest_digest):
@@ -96,14 +176,17 @@ class SlotWriter:
             raise LocalProtocolError("session.order", "the header is not of this envelope")
         if not self._slots.fits(header):
             raise Refused("device.slot", f"envelope of {len(envelope)} bytes does not fit the slot")
-        if self._programmed != active.size:
+        if self._programmed != active.size and not self._unpacked:
             raise Refused("image.size", f"{self._programmed} of {active.size} bytes have arrived")
         if self._stands(header):
             return
         if not self._slots.holds(self._slot, header):
+            if self._unpacked:
+                self._drop_staging("the encoded image gives another image than the one that was signed")
             self._reject("the slot does not hold the image that was signed")
+        self._clear_staging()
         for address in (self._slot.header, *self._envelope_sectors(len(envelope))):
-            self._erase_sector(address)
+            self._erase_sector(address, force=self._again)
         self._slots.write_envelope(self._slot, envelope)
         self._slots.write_header(self._slot, header)
         if not self._slots.whole(self._slot, header):
@@ -137,29 +220,119 @@ class SlotWriter:
             raise Refused("session.order", "no download is under way")
         return self._active
 
-    def _erase(self, download: Download, now: int) -> Download:
-        counters = self._store.load()
-        erasures = recent_erasures(counters, now)
-        wait = seconds_to_wait(erasures, self._budget, now)
+    def _keep(self, download: Download) -> None:
+        self._active = download
+        self._store.save(replace(self._store.load(), download=download))
+
+    def _target(self) -> tuple[int, int]:
+        """Address and size of what is written now: the image, or the encoded one at its place."""
+        active = self._require()
+        if not self._staged or active.staging is None:
+            return self._slot.image, active.size
+        return self._area.address(active.size, active.staging.size), active.staging.size
+
+    def _durable(self) -> int:
+        active = self._require()
+        return active.staging.offset if self._staged and active.staging is not None else active.offset
+
+    def _make_room(self, active: Download, wanted: Staging) -> Staging:
+        """Erases where the encoded image will lie; where that is needed it counts as an erasure of the slot."""
+        torn, sectors = _torn(active), self._area.sectors(wanted.size)
+        if torn is not None or not self._area.is_blank(sectors):
+            counters = self._store.load()
+            erasures = self._spend_erasure(counters)
+            self._active = replace(active, staging=torn or wanted)
+            self._store.save(replace(counters, erase_times=erasures, download=self._active))
+            for address in self._area.sectors(torn.size) if torn is not None else ():
+                self._erase_sector(address, force=True)
+            for address in sectors:
+                self._erase_sector(address)
+            self._flash.sync()
+        ready = replace(wanted, erased=True)
+        self._keep(replace(active, staging=ready))
+        return ready
+
+    def _program_decoded(self, pieces: Iterator[bytes]) -> None:
+        """Programs what is decoded, page by page; once more what stands already, from before a power cut."""
+        page, buffer, at, ended = self._slots.layout.page_size, bytearray(), 0, False
+        while not ended:
+            piece = next(pieces, b"")
+            ended = not piece
+            buffer += piece
+            while len(buffer) >= page or (ended and buffer):
+                if not self._require().dirty:
+                    self._keep(replace(self._require(), dirty=True, offset=0))
+                if not self._fill(self._slot.image + at, bytes(buffer[:page])):
+                    raise Refused("device.transfer", "another image was begun in the slot")
+                at += len(buffer[:page])
+                del buffer[:page]
+
+    def _drop_staging(self, why: str) -> NoReturn:
+        """Forgets the encoded image. If it was decoded over the image area, the slot is erased before the next byte."""
+        active = self._require()
+        self._keep(replace(active, staging=None))
+        self._active, self._staged = None, False
+        self._buffer.clear()
+        raise Refused("device.transfer", why)
+
+    def _clear_staging(self) -> None:
+        """The image stands and is the judged one: that is made durable, then what it was decoded from goes."""
+        active = self._require()
+        staging, again = active.staging, active.offset == active.size
+        if staging is None:
+            return
+        active = replace(active, offset=active.size, dirty=False)
+        self._keep(active)
+        for address in self._area.sectors(staging.size):
+            self._erase_sector(address, force=again or not staging.erased)
+        self._flash.sync()
+        self._staged = self._unpacked = False
+        self._programmed = active.size
+        self._keep(replace(active, staging=None))
+
+    def _spend_erasure(self, counters: Counters) -> tuple[int, ...]:
+        """The erase times with one more; `Refused("device.busy")` when the hour's are spent."""
+        erasures = recent_erasures(counters, self._now)
+        wait = seconds_to_wait(erasures, self._budget, self._now)
         if wait:
             if erasures != counters.erase_times:
                 self._store.save(replace(counters, erase_times=erasures))
             raise Refused("device.busy", f"{self._budget} slot erasures in an hour are spent; wait {wait} s")
+        return (*erasures, self._now)
+
+    def _erase(self, download: Download) -> Download:
+        """Makes the slot ready for `download` from its first byte on."""
+        counters = self._store.load()
+        erasures = self._spend_erasure(counters)
         # An erase that was cut may have left bits that only look erased: then every sector is erased again.
-        cut = counters.download is not None and not counters.download.erased
+        before = counters.download
+        torn = _torn(before)
+        cut = before is not None and not before.erased
         # Spent and durable before the first sector goes, and the images that stood here are given up with it.
-        begun = replace(counters, erase_times=(*erasures, now), download=download, pending=None, previous=None)
-        self._store.save(begun)
+        download = Download(download.manifest_digest, download.size, 0, False, staging=torn)
+        self._store.save(replace(counters, erase_times=erasures, download=download, pending=None, previous=None))
         self._active = None
         # The header goes first: from then on no boot can take the slot for a whole image.
         images = range(self._slot.image, self._slot.image + download.size, self._slots.layout.sector_size)
         envelopes = self._envelope_sectors(self._slots.layout.envelope_size)
+        # A page or a mark that was cut off may look blank and is not: header, trailer, and where the last one came to.
+        doubtful = {self._slot.header, self._slot.trailer, *self._frontier(before, images)}
         for address in (self._slot.header, self._slot.trailer, *images, *envelopes):
-            self._erase_sector(address, force=cut)
+            self._erase_sector(address, force=cut or address in doubtful)
+        for address in self._area.sectors(torn.size) if torn is not None else ():
+            self._erase_sector(address, force=True)
         self._flash.sync()
-        ready = replace(download, erased=True)
+        ready = replace(download, erased=True, staging=None)
         self._store.save(replace(self._store.load(), download=ready))
         return ready
+
+    def _frontier(self, before: Download | None, images: range) -> list[int]:
+        """Of these image sectors, those in which an unfinished download may have been cut off."""
+        if before is None or before.dirty:
+            return [] if before is None else list(images)
+        start = self._slot.image + before.offset
+        end = start + self._interval + self._slots.layout.page_size
+        return [address for address in images if start - images.step < address < end]
 
     def _envelope_sectors(self, size: int) -> range:
         return range(self._slot.envelope, self._slot.envelope + size, self._slots.layout.sector_size)
@@ -169,23 +342,34 @@ class SlotWriter:
             self._flash.erase(address)
 
     def _program(self, page: bytes) -> None:
-        address = self._slot.image + self._programmed
+        if not self._fill(self._target()[0] + self._programmed, page):
+            if self._staged:
+                self._drop_staging("the resumed bytes are not those that were begun")
+            self._reject("the resumed payload is not the one that was begun")
+        self._programmed += len(page)
+
+    def _fill(self, address: int, page: bytes) -> bool:
+        """Programs a page, one that stands there already as well: a power cut may have left it half way. False where
+        the flash would have to be erased for it."""
         data = page + b"\xff" * (-len(page) % self._slots.layout.write_size)
         there = self._flash.read(address, len(data))
-        if there != data:
-            if int.from_bytes(data, "big") & ~int.from_bytes(there, "big"):
-                self._reject("the resumed payload is not the one that was begun")
-            self._flash.program(address, data)
-        self._programmed += len(page)
+        if int.from_bytes(data, "big") & ~int.from_bytes(there, "big"):
+            return False
+        self._flash.program(address, data)
+        return True
 
     def _save_progress(self) -> None:
         self._flash.sync()
-        self._active = replace(self._require(), offset=self._programmed)
-        self._store.save(replace(self._store.load(), download=self._active))
+        active = self._require()
+        if self._staged and active.staging is not None:
+            self._keep(replace(active, staging=replace(active.staging, offset=self._programmed)))
+        else:
+            # Bytes of the image itself: an encoded one that was begun is given up, save that an erase of it was cut.
+            self._keep(replace(active, offset=self._programmed, staging=_torn(active)))
 
     def _reject(self, why: str) -> None:
         digest = self._require().manifest_digest
-        self._slots.mark(self._slot, Mark.BAD)
+        self._slots.spoil(self._slot)
         counters: Counters = self._store.load()
         outcome = Outcome(digest, "image.digest", counters.clock_floor)
         changed = replace(counters, download=None, pending=None, outcome=outcome)

@@ -19,12 +19,12 @@ from devguard.device.flash import FlashMemory
 from devguard.device.header import SlotHeader
 from devguard.device.models import Model
 from devguard.device.therapy import Therapy
-from devguard.errors import DevguardError, Refused
+from devguard.errors import DevguardError, LocalProtocolError, Refused
 from devguard.grant.uses import advanced_floor
 from devguard.manifest.envelope import parse_offer
 from devguard.manifest.model import Clock
 from devguard.session.credentials import OwnCredential
-from devguard.session.report import Report, sign_report
+from devguard.session.report import Report, RunningPart, sign_report
 from devguard.session.verbs import NONCE_SIZE, PROTOCOL_VERSION, HelloReply
 from devguard.trust.document import TrustDocument
 from devguard.verdict.judge import Release, Target, judge
@@ -34,6 +34,13 @@ MAX_DELAY: Final = 4.0
 COUNTED_HANDSHAKES: Final = 16
 NOTED_REFUSALS: Final = 16
 NO_VERSION: Final = "factory"
+
+
+def handshake_delay(failed: int) -> float:
+    """Seconds before the next handshake after `failed` failed ones in a row: 0, 0, 0, 0, 1, 2, 4, 4, ..."""
+    if failed <= FREE_HANDSHAKES:
+        return 0.0
+    return min(MAX_DELAY, 2.0 ** min(failed - FREE_HANDSHAKES - 1, 8))  # far beyond the cap; any number may have failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +88,9 @@ class DeviceNode:
         self.store = store
         self.around = surroundings
         self._keep_trust = keep_trust
-        self._delay_until = 0.0
+        # The count of failed handshakes outlives a power cut, and so does the delay that follows from it.
+        self._delay_until = surroundings.uptime() + handshake_delay(store.load().failed_handshakes)
+        self._judged: Release | None = None
         self.loader = Bootloader(flash, model, store)
 
     # boot
@@ -89,12 +98,19 @@ class DeviceNode:
     def boot(self) -> BootResult:
         """Reset: whatever was under way is forgotten, the bootloader decides what runs, a trial is settled."""
         result = self._start()
-        if result.state is BootState.TRIAL:
-            if self.loader.self_test(self.around.self_test):
-                result = self.loader.confirm(self.now())
-            else:
-                result = self._start()
-        return result
+        if result.state is not BootState.TRIAL:
+            return result
+        return self._settle_trial() or self._start()
+
+    def _settle_trial(self) -> BootResult | None:
+        """The trial image confirmed, or None: the next start reverts it."""
+        if not self.loader.self_test(self.around.self_test):
+            return None
+        try:
+            return self.loader.confirm(self.now())
+        except Refused as error:
+            self.store.save(self.store.load().event(self.now(), "confirm-failed", error.code))
+            return None
 
     def _start(self) -> BootResult:
         self.loader = Bootloader(self._flash, self.model, self.store)
@@ -106,13 +122,40 @@ class DeviceNode:
         if counters.nonce is None:
             counters = counters.with_nonce(self.around.random(NONCE_SIZE))
         self.store.save(counters)
-        return self.loader.boot(self._judge_slot, self.now())
+        return self.loader.boot(self._judge_slot, self.now(), self._hold)
 
     def _judge_slot(self, header: SlotHeader, envelope: bytes) -> None:
         """The bootloader's question: is this envelope still a release for this very device, and of this image."""
         release = self.judge(envelope, Target(self.model.facts, self.identity.serial, self.identity.revision))
-        if (release.manifest_digest, release.digest) != (header.manifest_digest, header.digest):
+        if release.manifest_digest != header.manifest_digest or not header.is_of(release.components):
             raise Refused("image.digest", "the slot's envelope is of another image")
+        self._judged = release
+
+    def _hold(self) -> str | None:
+        """What stands against installing the release that was judged last, now: a device switched off and on in the
+        middle of a therapy goes on with what it has."""
+        if self._judged is None:
+            raise LocalProtocolError("session.order", "no release has been judged")
+        try:
+            self.check_ready(self._judged)
+        except Refused as error:
+            return error.code
+        return None
+
+    def check_ready(self, release: Release) -> None:
+        """Therapy and battery: asked at the offer, at commit, at the reboot, and by the boot that installs."""
+        # Whatever a manifest leaves out, an update never meets a therapy that is under way.
+        if not self.therapy.idle:
+            raise Refused("device.therapy-active", "therapy is being delivered")
+        percent = self.around.battery_percent()
+        capacity = self.model.facts.battery_capacity_mwh
+        wanted = release.requirements.minimum_battery_mwh or 0
+        floor = self.model.minimum_battery_percent
+        if percent < floor or percent * capacity < wanted * 100:
+            raise Refused(
+                "device.battery",
+                f"battery at {percent} %, the update asks for {max(floor, -(-wanted * 100 // capacity))} %",
+            )
 
     def now(self) -> int:
         """The device's time: max(clock, floor), or the floor where it has no clock."""
@@ -147,9 +190,7 @@ class DeviceNode:
         failed = counters.failed_handshakes + 1
         if failed <= COUNTED_HANDSHAKES:  # the delay has long reached its cap; no stranger wears the store with more
             self.store.save(counters.with_failed_handshakes(failed))
-        if failed > FREE_HANDSHAKES:
-            doublings = min(failed - FREE_HANDSHAKES - 1, 8)  # far beyond the cap; any number may have failed
-            self._delay_until = self.around.uptime() + min(MAX_DELAY, 2.0**doublings)
+        self._delay_until = self.around.uptime() + handshake_delay(failed)
 
     def target(self) -> Target:
         """What the device is and runs. A release that was installed and lost may come again; nothing older may."""
@@ -165,6 +206,7 @@ class DeviceNode:
             installed_digest=digest,
             security_version=counters.security_version,
             installed_version=running.version if running is not None else None,
+            installed_components={},  # it knows no version of a part that no release brings, so none is new enough
         )
 
     def judge(self, envelope: bytes, target: Target) -> Release:
@@ -226,6 +268,7 @@ class DeviceNode:
             battery_percent=self.around.battery_percent(),
             log_head=counters.audit.head,
             challenge=challenge,
+            components=tuple(RunningPart(part.id, part.digest, part.size) for part in header.parts) if header else (),
         )
 
     def _boot_state(self) -> str:

@@ -23,7 +23,7 @@ from devguard.session.records import RecordLayer
 from devguard.session.script import Attach, Flush, OpenPlain, Receive, Script, Send
 from devguard.session.suites import production_suites
 from devguard.session.verbs import (
-    PROTOCOL_VERSION,
+    PROTOCOL_VERSIONS,
     Edhoc,
     EdhocFailure,
     Hello,
@@ -37,6 +37,7 @@ from devguard.trust.document import TrustDocument
 
 ANSWER_SECONDS: Final = 30.0
 IDENTIFY_SUITES: Final = (3, 5)  # every device holds a P-256 credential
+EDWARDS_SUITES: Final = (1, 4)  # and its other key, for technicians with an Ed25519 one
 _CODE: Final = re.compile(r"[a-z]{1,24}(\.[a-z0-9-]{1,32}){1,2}")
 _OWN_ROOMS: Final = ("log", "internal")
 M = TypeVar("M")
@@ -102,14 +103,16 @@ def _line(said: str) -> str:
 def greet() -> Script[HelloReply]:
     """Open the line and exchange hello."""
     yield OpenPlain()
-    yield Send(encode_message(Hello((PROTOCOL_VERSION,))), sealed=False)
+    yield Send(encode_message(Hello(PROTOCOL_VERSIONS)), sealed=False)
     reply = expect((yield Receive(sealed=False, timeout=ANSWER_SECONDS)), HelloReply, sealed=False)
-    if reply.version != PROTOCOL_VERSION:
+    if reply.version not in PROTOCOL_VERSIONS:
         raise RemoteProtocolError("link.protocol", f"the device speaks protocol {reply.version}", "update devguard")
     return reply
 
 
-def _begin(bench: Bench) -> Script[tuple[HelloReply, EdhocInitiator, DeviceIdentity]]:
+def _begin(
+    bench: Bench, suites: tuple[int, ...] = IDENTIFY_SUITES
+) -> Script[tuple[HelloReply, EdhocInitiator, DeviceIdentity]]:
     """Hello, message_1, message_2: ends with the device's proven identity."""
     hello = yield from greet()
     found: list[DeviceIdentity] = []
@@ -122,7 +125,8 @@ def _begin(bench: Bench) -> Script[tuple[HelloReply, EdhocInitiator, DeviceIdent
     own = None
     if bench.grant is not None and bench.signer is not None:
         own = OwnCredential.kcwt(bench.grant, bench.signer)
-    suites = IDENTIFY_SUITES if bench.signer is None else production_suites(bench.signer.key)
+    if bench.signer is not None:
+        suites = production_suites(bench.signer.key)
     if not suites:
         raise Refused("key.purpose", "a technician's key is P-256 or Ed25519: EDHOC has no other suites")
     edhoc = EdhocInitiator(
@@ -151,9 +155,9 @@ def _known_device(credential: DeviceCredential, bench: Bench) -> DeviceIdentity:
         raise
 
 
-def identify(bench: Bench) -> Script[tuple[DeviceIdentity, HelloReply]]:
-    """The serial the device proves, without opening a session."""
-    hello, _, identity = yield from _begin(bench)
+def identify(bench: Bench, suites: tuple[int, ...] = IDENTIFY_SUITES) -> Script[tuple[DeviceIdentity, HelloReply]]:
+    """The serial the device proves, with the key it has for these suites, without opening a session."""
+    hello, _, identity = yield from _begin(bench, suites)
     yield Flush()
     return identity, hello
 

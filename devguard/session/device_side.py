@@ -8,7 +8,7 @@ good; it only keeps the order in which the deciding rooms are asked.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol, TypeAlias
 
 from devguard.cose.keys import CoseKey
@@ -16,10 +16,11 @@ from devguard.errors import CODES, DevguardError, Malformed, Refused, RemoteProt
 from devguard.session.credentials import KcwtResolver, OwnCredential
 from devguard.session.records import RecordLayer
 from devguard.session.responder import EdhocResponder
-from devguard.session.table import AFTER_REFUSAL, TABLE, State, following
+from devguard.session.table import TABLE, State, after_refusal, following
 from devguard.session.verbs import (
     MAX_TEXT,
-    PROTOCOL_VERSION,
+    PROTOCOL_VERSIONS,
+    TRANSFER_VERSION,
     Accept,
     Approve,
     Close,
@@ -37,6 +38,7 @@ from devguard.session.verbs import (
     RefusedReply,
     ReportReply,
     ReportRequest,
+    Transfer,
     TrustChain,
     Verb,
     decode_message,
@@ -84,6 +86,10 @@ class DevicePort(Protocol):
         ...
 
     def offer(self, envelope: bytes, session_id: bytes) -> Accept: ...
+    def transfer(self, encoding: int, size: int, digest: bytes) -> int:
+        """Make room for an encoded image and give back the offset to send it from."""
+        ...
+
     def data(self, offset: int, payload: bytes) -> int:
         """Write and give back the offset up to which the payload is durable."""
         ...
@@ -101,10 +107,11 @@ class DevicePort(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Send a message on the plain or the sealed channel."""
+    """Send a message on the plain or the sealed channel. `passing`: it may stay unsaid, the next one says more."""
 
     message: bytes
     sealed: bool
+    passing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +143,7 @@ class DeviceConversation:
         self._edhoc: EdhocResponder | None = None
         self._records: RecordLayer | None = None
         self._refusals = 0
+        self._version = min(PROTOCOL_VERSIONS)
         self.state = State.WAITING
 
     def heard(self, data: bytes, *, sealed: bool) -> list[Action]:
@@ -144,14 +152,16 @@ class DeviceConversation:
             return []  # nobody authenticated the open channel: what is said there touches no session
         if self.state is State.CLOSED:
             return [Ended()]
+        verb: Verb | None = None
         try:
             message = decode_message(data, sealed=sealed)
-            after = self._following(verb_of(message))
+            verb = verb_of(message)
+            after = self._following(verb)
             actions = self._act(message)
             if isinstance(message, TrustChain) or after is State.AUTHORISED:
                 after = State.AUTHORISED if self._port.limit() is None else State.LIMITED
         except DevguardError as error:
-            return self._refuse(error, sealed=sealed)
+            return self._refuse(error, verb, sealed=sealed)
         self.state = after
         if after is State.CLOSED:
             actions.append(Ended())
@@ -163,7 +173,7 @@ class DeviceConversation:
             raise Refused(limit.code, limit.message, limit.hint)
         return following(self.state, verb)
 
-    def _refuse(self, error: DevguardError, *, sealed: bool) -> list[Action]:
+    def _refuse(self, error: DevguardError, verb: Verb | None, *, sealed: bool) -> list[Action]:
         self._port.refused(error)
         self._refusals += 1
         fatal = isinstance(error, (RemoteProtocolError, Malformed)) and self.state is not State.AUTHORISED
@@ -171,7 +181,7 @@ class DeviceConversation:
         handshake = self.state in (State.WAITING, State.GREETED, State.ANSWERED)
         if self._edhoc is not None and handshake:
             self._port.handshake_failed()
-        self.state = AFTER_REFUSAL[self.state]
+        self.state = after_refusal(self.state, verb)
         if fatal or out_of_order or self._refusals >= MAX_REFUSALS:
             self.state = State.CLOSED
         reply: Message
@@ -195,9 +205,11 @@ class DeviceConversation:
         return self._act_sealed(message)
 
     def _greet(self, hello: Hello) -> Reply:
-        if PROTOCOL_VERSION not in hello.versions:
-            raise RemoteProtocolError("link.protocol", f"the bench speaks protocols {hello.versions}, not 1")
-        return Reply(encode_message(self._port.hello()), sealed=False)
+        common = set(hello.versions) & set(PROTOCOL_VERSIONS)
+        if not common:
+            raise RemoteProtocolError("link.protocol", f"the bench speaks protocols {hello.versions}, not 1 or 2")
+        self._version = max(common)
+        return Reply(encode_message(replace(self._port.hello(), version=self._version)), sealed=False)
 
     def _take(self, message: bytes) -> bool:
         """Whether this was message_1."""
@@ -240,6 +252,10 @@ class DeviceConversation:
             answer = Durable(self._port.data(message.offset, message.payload))
         elif isinstance(message, Offer):
             answer = self._port.offer(message.envelope, self._session_id)
+            if self._version < TRANSFER_VERSION:
+                answer = replace(answer, encodings=())  # a bench of before would not know what to make of them
+        elif isinstance(message, Transfer):
+            answer = Durable(self._port.transfer(message.encoding, message.size, message.digest))
         elif isinstance(message, ReportRequest):
             answer = ReportReply(self._port.report(message.challenge))
         else:
@@ -252,7 +268,7 @@ class DeviceConversation:
             elif isinstance(message, TrustChain):
                 self._port.trust_chain(message.piece, message.ending)
             answer = Done(int(verb_of(message)))
-        actions: list[Action] = [Reply(encode_message(answer), sealed=True)]
+        actions: list[Action] = [Reply(encode_message(answer), sealed=True, passing=isinstance(message, Data))]
         if isinstance(message, Reboot):
             actions.append(RebootNow())
         return [] if isinstance(message, Close) else actions

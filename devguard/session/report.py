@@ -6,7 +6,7 @@ the manifest digest ties it to the release, the settings digests before and afte
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 from devguard import wire
@@ -16,6 +16,16 @@ from devguard.errors import Malformed, Refused
 
 TYP: Final = "application/devguard-report+cbor"
 FORMAT: Final = 1
+MAX_PARTS: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class RunningPart:
+    """One of several components that run: its id, the digest of its image, its size in bytes."""
+
+    id: str
+    digest: bytes
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +35,8 @@ class Report:
     `boot_state` is one of the bootloader's words (confirmed, trial, reverted, ...); `flags` lists what stops
     installs or needs a person's eye (use-before passed, wear, spent list full, ...) and never stopped a boot.
     `settings_before` is the digest of the therapy settings when the last offer was accepted, None before any.
+    `components`: of a device with several, each in the order of its slot; they change together, so all of them are of
+    `version`, and `image_digest` is over all. Empty for a device with one.
     """
 
     model: str
@@ -47,10 +59,16 @@ class Report:
     battery_percent: int
     log_head: bytes
     challenge: bytes
+    components: tuple[RunningPart, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Plain values: bytes as hex."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self) if field.name != "challenge"}
+        names = [field.name for field in fields(self) if field.name not in ("challenge", "components")]
+        rows = [
+            {"id": one.id, "version": self.version, "digest": one.digest.hex(), "size": one.size}
+            for one in self.components
+        ]
+        return {**{name: _plain(getattr(self, name)) for name in names}, "components": rows}
 
 
 def _plain(value: object) -> object:
@@ -67,8 +85,10 @@ _TYPES: Final[tuple[tuple[type, ...], ...]] = (
 
 def sign_report(report: Report, signer: Signer) -> bytes:
     """The report as tagged COSE_Sign1 bytes."""
-    values = [list(v) if isinstance(v, tuple) else v for v in (getattr(report, f.name) for f in fields(report))]
-    return sign1(signer, wire.encode([FORMAT, *values]), typ=TYP).encode()
+    names = [field.name for field in fields(report) if field.name != "components"]
+    values = [list(v) if isinstance(v, tuple) else v for v in (getattr(report, name) for name in names)]
+    several = [[one.id, one.digest, one.size] for one in report.components]
+    return sign1(signer, wire.encode([FORMAT, *values, *([several] if several else ())]), typ=TYP).encode()
 
 
 def read_report(data: bytes, *, key: CoseKey, challenge: bytes, serial: str) -> Report:
@@ -79,18 +99,40 @@ def read_report(data: bytes, *, key: CoseKey, challenge: bytes, serial: str) -> 
     """
     message = read_sign1(data)
     items: Any = wire.decode(message.verify(key, typ=TYP), max_depth=3)
+    count = len(_TYPES) + 1
     if (
         not isinstance(items, list)
-        or len(items) != len(_TYPES) + 1
+        or len(items) not in (count, count + 1)
         or items[0] != FORMAT
-        or not all(type(item) in kinds for item, kinds in zip(items[1:], _TYPES, strict=True))
+        or not all(type(item) in kinds for item, kinds in zip(items[1:count], _TYPES, strict=True))
         or not all(type(flag) is str for flag in items[10])
     ):
-        raise Malformed("wire.malformed", "not a device report of format 1")
-    values: list[Any] = [tuple(item) if isinstance(item, list) else item for item in items[1:]]
-    report = Report(*values)
+        raise _no_report()
+    values: list[Any] = [tuple(item) if isinstance(item, list) else item for item in items[1:count]]
+    report = replace(Report(*values), components=_components(items[count:]))
     if report.challenge != challenge:
         raise Refused("session.replay", "the report answers another challenge: an old report was played back")
     if report.serial != serial:
         raise Refused("device.identity", f"the report is by serial {report.serial}, the session by {serial}")
     return report
+
+
+def _no_report() -> Malformed:
+    return Malformed("wire.malformed", "not a device report of format 1")
+
+
+def _components(tail: list[Any]) -> tuple[RunningPart, ...]:
+    """What follows the fixed places: nothing, or a list of at least two different components."""
+    if not tail:
+        return ()
+    rows = tail[0]
+    if not isinstance(rows, list) or not 2 <= len(rows) <= MAX_PARTS:
+        raise _no_report()
+    for row in rows:
+        shape = [type(item) for item in row] if isinstance(row, list) else []
+        if shape != [str, bytes, int] or not row[0].isprintable() or row[2] < 1:
+            raise _no_report()
+    found = tuple(RunningPart(*row) for row in rows)
+    if len({one.id for one in found}) != len(found):
+        raise _no_report()
+    return found

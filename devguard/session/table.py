@@ -22,6 +22,7 @@ class State(enum.StrEnum):
     AUTHORISED = "authorised"
     LIMITED = "limited"
     RECEIVING = "receiving"
+    STAGING = "staging"
     JUDGED = "judged"
     CLOSED = "closed"
 
@@ -41,7 +42,12 @@ TABLE: Final[dict[tuple[State, Verb], State]] = {
     (State.RECEIVING, Verb.DATA): State.RECEIVING,
     (State.RECEIVING, Verb.KEEP_ALIVE): State.RECEIVING,
     (State.RECEIVING, Verb.COMMIT): State.JUDGED,
+    (State.RECEIVING, Verb.TRANSFER): State.STAGING,
     (State.RECEIVING, Verb.CLOSE): State.CLOSED,
+    (State.STAGING, Verb.DATA): State.STAGING,
+    (State.STAGING, Verb.KEEP_ALIVE): State.STAGING,
+    (State.STAGING, Verb.COMMIT): State.JUDGED,
+    (State.STAGING, Verb.CLOSE): State.CLOSED,
     (State.JUDGED, Verb.REBOOT): State.CLOSED,
     (State.JUDGED, Verb.REPORT): State.JUDGED,
     (State.JUDGED, Verb.KEEP_ALIVE): State.JUDGED,
@@ -53,7 +59,8 @@ TABLE: Final[dict[tuple[State, Verb], State]] = {
 LIMITED_AFTER: Final = (State.ANSWERED, Verb.EDHOC)
 AUTHORISED_AFTER: Final = (State.LIMITED, Verb.TRUST_CHAIN)
 
-# Where a refusal leads: an offer may be made again, a broken download or handshake may not go on.
+# Where a refusal leads: an offer may be made again, a broken download or handshake may not go on. An encoded image
+# that comes to nothing leads back to the offer, so that the whole image can be sent in the same session.
 AFTER_REFUSAL: Final[dict[State, State]] = {
     State.WAITING: State.CLOSED,
     State.GREETED: State.CLOSED,
@@ -61,8 +68,12 @@ AFTER_REFUSAL: Final[dict[State, State]] = {
     State.AUTHORISED: State.AUTHORISED,
     State.LIMITED: State.LIMITED,
     State.RECEIVING: State.CLOSED,
+    State.STAGING: State.AUTHORISED,
     State.JUDGED: State.CLOSED,
     State.CLOSED: State.CLOSED,
+}
+AFTER_REFUSED_VERB: Final[dict[tuple[State, Verb], State]] = {
+    (State.RECEIVING, Verb.TRANSFER): State.AUTHORISED,
 }
 
 
@@ -72,6 +83,13 @@ def following(state: State, verb: Verb) -> State:
         return TABLE[state, verb]
     except KeyError:
         raise RemoteProtocolError("session.order", f"{verb.name} may not be heard while {state.value}") from None
+
+
+def after_refusal(state: State, verb: Verb | None) -> State:
+    """The state after a refusal of `verb` (None: of something that was no message) in `state`."""
+    if verb is not None and (state, verb) in AFTER_REFUSED_VERB:
+        return AFTER_REFUSED_VERB[state, verb]
+    return AFTER_REFUSAL[state]
 
 
 def diagram() -> str:
@@ -86,6 +104,9 @@ def diagram() -> str:
         f"    {state} --> {after}: refused"
         for state, after in AFTER_REFUSAL.items()
         if state is not State.CLOSED and after is not state
+    ]
+    lines += [
+        f"    {state} --> {after}: {verb.name.lower()} refused" for (state, verb), after in AFTER_REFUSED_VERB.items()
     ]
     lines.append(f"    {State.CLOSED} --> [*]")
     return "\n".join(lines) + "\n"

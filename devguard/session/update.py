@@ -16,6 +16,7 @@ from devguard.errors import DeviceRefused, LinkError, LocalProtocolError, Refuse
 from devguard.grant.check import CheckedGrant
 from devguard.session.approval import LIFETIME, ApprovalRequest
 from devguard.session.connect import ANSWER_SECONDS, Bench, Connected, connect, expect
+from devguard.session.delta import Encoded, Sent, choose
 from devguard.session.report import Report, read_report
 from devguard.session.script import Flush, Receive, Script, Send
 from devguard.session.verbs import (
@@ -32,16 +33,20 @@ from devguard.session.verbs import (
     Reboot,
     ReportReply,
     ReportRequest,
+    Transfer,
     decode_message,
     encode_message,
 )
 from devguard.verdict.judge import Release
 
-DATA_CHUNK: Final = 8 * 1024
+# Whole pages of any flash, in a message that goes into one of the link's longest segments. Less than a sector, so that
+# what is lost of a message that came in part is never more than one.
+DATA_CHUNK: Final = 15 * 256
 JUDGE_SECONDS: Final = 120.0
 APPROVER_PAUSE: Final = 2.0
 CLOCK_SLACK: Final = 60  # the device's clock may run behind ours, and refuses what seems to live too long
 REBOOT_SECONDS: Final = 10.0
+FALL_BACK: Final = ("device.transfer", "device.slot", "device.busy")  # the whole image may still do
 
 
 class PayloadReader(Protocol):
@@ -61,6 +66,8 @@ class UpdateSession:
 
     `offer`: the envelope with payload and text severed. `payload`: positioned anywhere, read from offset 0 of the
     image. `approver` is asked until it returns (approval object, second grant); None means one technician.
+    `forms`: other forms of the same image, of which the smallest that the device takes is sent; `sent` says which.
+    `progress` hears what is durable on the device, `queued` what was handed to the link: (bytes, of so many).
     Raises `LocalProtocolError` when built from anything but proof, `Refused` when the grant does not cover the release.
     """
 
@@ -71,7 +78,11 @@ class UpdateSession:
     payload: PayloadReader
     approver: Approver | None = None
     progress: Progress | None = None
+    forms: tuple[Encoded, ...] = ()
+    queued: Progress | None = None
     connected: Connected | None = field(default=None, init=False)
+    sent: Sent = field(default=Sent("full", 0), init=False)
+    _total: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.release, Release) or not isinstance(self.grant, CheckedGrant):
@@ -89,9 +100,7 @@ class UpdateSession:
         self.connected = session
         if self.approver is not None:
             yield from self._approve(session, self.approver)
-        accept = yield from self._offer()
-        yield from self._send(accept)
-        yield from self._acknowledged(Commit(self.release.manifest_digest), JUDGE_SECONDS)
+        yield from self._deliver()
         # A device that goes down may take its last answer with it; the image is committed, the report tells the rest.
         try:
             yield from self._acknowledged(Reboot(), REBOOT_SECONDS)
@@ -136,24 +145,81 @@ class UpdateSession:
             raise RemoteProtocolError("session.order", "the device wants to resume past the end of the image")
         return accept
 
-    def _send(self, accept: Accept) -> Script[None]:
-        offset = accept.resume_offset
-        self.payload.seek(offset)
-        while offset < self.release.size:
-            chunk = self.payload.read(min(DATA_CHUNK, self.release.size - offset))
+    def _deliver(self) -> Script[None]:
+        """Offer, send, commit. A form that the device refuses costs its bytes; then the image itself is sent."""
+        accept = yield from self._offer()
+        form = choose(accept, self.release.size, self.forms)
+        refused: str | None = None
+        wasted = 0
+        if form is not None:
+            try:
+                yield from self._send_encoded(form, accept)
+                yield from self._commit()
+                return
+            except DeviceRefused as error:
+                if error.code not in FALL_BACK:
+                    raise
+                refused, wasted = error.code, self.sent.size
+            accept = yield from self._offer()
+        missing = self.release.size - accept.resume_offset
+        self.sent = Sent("full", missing, refused, wasted)
+        yield from self._send(self.payload, accept.resume_offset, self.release.size, accept)
+        yield from self._commit()
+
+    def _commit(self) -> Script[None]:
+        yield from self._acknowledged(Commit(self.release.manifest_digest), JUDGE_SECONDS)
+        self._tell(self._total)
+
+    def _send_encoded(self, form: Encoded, accept: Accept) -> Script[None]:
+        size = len(form.data)
+        self.sent = Sent(form.encoding.name.lower(), 0)
+        yield Send(encode_message(Transfer(int(form.encoding), size, form.digest)), sealed=True)
+        start = expect((yield Receive(sealed=True, timeout=JUDGE_SECONDS)), Durable, sealed=True).offset
+        if start > size:
+            raise RemoteProtocolError("session.order", "the device wants to resume past the end of what is sent")
+        self.sent = Sent(form.encoding.name.lower(), size - start)
+        yield from self._send(_Bytes(form.data), start, size, accept)
+
+    def _send(self, source: PayloadReader, offset: int, size: int, accept: Accept) -> Script[None]:
+        self._total = size
+        source.seek(offset)
+        self._tell(offset)
+        while offset < size:
+            chunk = source.read(min(DATA_CHUNK, size - offset))
             if not chunk:
                 raise Refused("file.changed", "the image became shorter while it was sent; nothing was committed")
             yield Send(encode_message(Data(offset, chunk)), sealed=True, backlog=2 * max(accept.window, DATA_CHUNK))
             offset += len(chunk)
+            if self.queued is not None:
+                self.queued(offset, size)
             reply = yield Receive(sealed=True, timeout=0.0, optional=True)
             while reply is not None:
                 self._durable(reply)
                 reply = yield Receive(sealed=True, timeout=0.0, optional=True)
 
     def _durable(self, reply: bytes) -> None:
-        durable = expect(reply, Durable, sealed=True)
+        self._tell(expect(reply, Durable, sealed=True).offset)
+
+    def _tell(self, durable: int) -> None:
         if self.progress is not None:
-            self.progress(min(durable.offset, self.release.size), self.release.size)
+            self.progress(min(durable, self._total), self._total)
+
+
+class _Bytes:
+    """Bytes in memory as a `PayloadReader`."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def seek(self, offset: int, /) -> int:
+        self._at = offset
+        return offset
+
+    def read(self, size: int, /) -> bytes:
+        data = self._data[self._at : self._at + size]
+        self._at += len(data)
+        return data
 
 
 def _is_durable(reply: bytes) -> bool:
@@ -180,9 +246,16 @@ def after_reboot(release: Release, report: Report) -> None:
     """
     if report.boot_state == "reverted":
         raise DeviceRefused("device.self-test", "the new image failed its trial; the device runs the old one again")
-    if report.manifest_digest != release.manifest_digest or report.image_digest != release.digest:
+    if report.manifest_digest != release.manifest_digest or not _runs(release, report):
         raise Refused("image.digest", "the device's signed report shows another image running than the one pushed")
     if not report.confirmed:
         raise DeviceRefused("device.unconfirmed", "the new image runs on trial and is not confirmed yet")
     if report.settings_before is not None and report.settings_before != report.settings_digest:
         raise Refused("device.state", "the therapy settings differ from before the update", "tell the clinician now")
+
+
+def _runs(release: Release, report: Report) -> bool:
+    """Whether the images that run are the release's: the whole, and of several every one."""
+    wanted = [(one.id, one.digest, one.size) for one in release.components]
+    found = [(one.id, one.digest, one.size) for one in report.components]
+    return report.image_digest == release.digest and (len(wanted) == 1 or found == wanted)

@@ -2,15 +2,16 @@
 
 Plain messages (`Hello`, `Edhoc`, `EdhocFailure`) travel before keys exist, all others only as sealed records.
 A message is the array [verb number, field, ...] in deterministic CBOR (RFC 8949 section 4.2.1). The number
-and the order of the fields are locked by tests/wire; a new field is a new verb. There is no verb that reads
-memory, sets a therapy value or runs a command: what is not listed here cannot be said.
+and the order of the fields are locked by tests/wire; a new field is a new verb, or one at the end that is said only to
+who speaks the version it came with. There is no verb that reads memory, sets a therapy value or runs a command: what is
+not listed here cannot be said.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Final, TypeAlias
 
 from devguard import wire
@@ -18,6 +19,8 @@ from devguard.errors import RemoteProtocolError
 from devguard.manifest.envelope import MAX_OFFER
 
 PROTOCOL_VERSION: Final = 1
+TRANSFER_VERSION: Final = 2  # version 1, and accept may list encodings
+PROTOCOL_VERSIONS: Final = (TRANSFER_VERSION, PROTOCOL_VERSION)
 NONCE_SIZE: Final = 16
 DIGEST_SIZE: Final = 32
 MAX_DATA: Final = 16 * 1024
@@ -41,6 +44,7 @@ class Verb(enum.IntEnum):
     KEEP_ALIVE = 16
     CLOSE = 17
     TRUST_CHAIN = 18
+    TRANSFER = 19
     DONE = 20
     ACCEPT = 21
     REFUSED = 22
@@ -136,6 +140,23 @@ class Close:
     """The bench is done."""
 
 
+class Encoding(enum.IntEnum):
+    """How an image may travel other than as it is: as a patch against the running image, or compressed."""
+
+    DELTA = 1
+    COMPRESSED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """The image comes encoded: the data that follow are `size` bytes whose SHA-256 is `digest`; the answer is `Durable`
+    with the offset to go on from. What is accepted, and by which digest it is judged, stays as it was."""
+
+    encoding: int
+    size: int
+    digest: bytes
+
+
 class Ending(enum.IntEnum):
     """What a piece of a chain of trust documents ends: nothing, its document, or with that the chain."""
 
@@ -161,13 +182,17 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """Device: send the payload from `resume_offset` on. `source_digest` names the running image (for deltas)."""
+    """Device: send the payload from `resume_offset` on. `source_digest` names the running image (for deltas).
+
+    `encodings`: those the device takes, each an `Encoding` or one of a later devguard; left out where there are none.
+    """
 
     slot: int
     window: int
     segment: int
     resume_offset: int
     source_digest: bytes
+    encodings: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +220,7 @@ class ReportReply:
 
 Message: TypeAlias = (
     Hello | HelloReply | Edhoc | EdhocFailure | Approve | Offer | Data | Commit | Reboot | ReportRequest
-    | KeepAlive | Close | TrustChain | Done | Accept | RefusedReply | Durable | ReportReply
+    | KeepAlive | Close | TrustChain | Transfer | Done | Accept | RefusedReply | Durable | ReportReply
 )  # fmt: skip
 
 Check: TypeAlias = Callable[[Any], bool]
@@ -232,8 +257,9 @@ _LAYOUT: Final[dict[Verb, tuple[type[Any], tuple[Check, ...]]]] = {
     Verb.KEEP_ALIVE: (KeepAlive, ()),
     Verb.CLOSE: (Close, ()),
     Verb.TRUST_CHAIN: (TrustChain, (_bytes(1, MAX_DATA), _uint(max(Ending)))),
+    Verb.TRANSFER: (Transfer, (_uint(255), _uint(2**32 - 1), _bytes(DIGEST_SIZE, DIGEST_SIZE))),
     Verb.DONE: (Done, (_uint(255),)),
-    Verb.ACCEPT: (Accept, (_uint(255), _uint(2**24), _uint(2**16), _OFFSET, _bytes(DIGEST_SIZE, 64))),
+    Verb.ACCEPT: (Accept, (_uint(255), _uint(2**24), _uint(2**16), _OFFSET, _bytes(DIGEST_SIZE, 64), _uints)),
     Verb.REFUSED: (RefusedReply, (_text, _text, _text)),
     Verb.DURABLE: (Durable, (_OFFSET,)),
     Verb.REPORT_REPLY: (ReportReply, (_bytes(1, 8192),)),
@@ -248,9 +274,13 @@ def verb_of(message: Message) -> Verb:
 
 
 def encode_message(message: Message) -> bytes:
-    """A message as it travels."""
-    fields = [getattr(message, name) for name in type(message).__dataclass_fields__]
-    return wire.encode([int(verb_of(message)), *fields])
+    """A message as it travels. A field at its default is left out: only the last of `Accept` has one."""
+    given = [(getattr(message, field.name), field.default) for field in fields(message)]
+    return wire.encode([int(verb_of(message)), *(value for value, default in given if value != default)])
+
+
+def _required(kind: type[Any]) -> int:
+    return sum(field.default is MISSING for field in fields(kind))
 
 
 def decode_message(data: bytes, *, sealed: bool) -> Message:
@@ -270,8 +300,9 @@ def decode_message(data: bytes, *, sealed: bool) -> Message:
         channel = "sealed" if sealed else "plain"
         raise RemoteProtocolError("session.order", f"{verb.name} does not belong on the {channel} channel")
     kind, checks = _LAYOUT[verb]
-    fields = items[1:]
-    if len(fields) != len(checks) or not all(check(field) for check, field in zip(checks, fields, strict=True)):
+    given = items[1:]
+    whole = _required(kind) <= len(given) <= len(checks)
+    if not whole or not all(check(field) for check, field in zip(checks, given, strict=False)):
         raise RemoteProtocolError("wire.malformed", f"{verb.name} has wrong fields")
-    message: Message = kind(*(tuple(field) if isinstance(field, list) else field for field in fields))
+    message: Message = kind(*(tuple(field) if isinstance(field, list) else field for field in given))
     return message

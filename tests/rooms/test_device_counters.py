@@ -18,6 +18,7 @@ from devguard.device.counters import (
     Download,
     MemoryCounterStore,
     Outcome,
+    Staging,
     check_no_regression,
     recent_erasures,
     seconds_to_wait,
@@ -40,7 +41,8 @@ def full() -> Counters:
         security_version=3, installed_sequence=2**64 - 1, installed_digest=A, clock_floor=10, grant_epoch=4,
         trust_version=5, spent=MappingProxyType({bytes(16): Spent(A, 2, 99)}), nonce=b"n" * 16,
         audit=AuditRing().append(AuditEvent(1, "confirmed", None, A)), erase_times=(1, 2), failed_handshakes=7,
-        sealed=HEADER, previous=HEADER, pending=HEADER, download=Download(B, 100, 64, True),
+        sealed=HEADER, previous=HEADER, pending=HEADER,
+        download=Download(B, 100, 64, True, True, Staging(1, 80, A, 32, True)),
         outcome=Outcome(A, "image.digest", 5), settings_before=B,
     )  # fmt: skip
 
@@ -131,7 +133,19 @@ def test_every_field_is_typed(label: int) -> None:
 def test_a_newer_format_says_so() -> None:
     value = wire.decode(encode_counters(Counters()))
     with pytest.raises(Refused, match="newer"):
-        decode_counters(wire.encode({**value, 0: 2}))
+        decode_counters(wire.encode({**value, 0: 3}))
+
+
+def test_counters_of_the_format_before_are_read_and_encoded_images_belong_to_the_new_one() -> None:
+    value = wire.decode(encode_counters(full()))
+    old = {label: value[label] for label in range(18)} | {0: 1}
+    assert decode_counters(wire.encode(old)) == replace(full(), download=Download(B, 100, 64, True))
+    for wrong in ({**old, 18: value[18]}, {**old, 0: 2}, {**value, 0: 1}, {**value, 15: None}, {**old, 0: True}):
+        with pytest.raises(Refused):
+            decode_counters(wire.encode(wrong))
+    for staging in ([1, 80, A, 81, True], [256, 80, A, 0, True], [1, 80, A[:-1], 0, True], [1, 80, A, 0, 1], []):
+        with pytest.raises(Refused):
+            decode_counters(wire.encode({**value, 18: [False, staging]}))
 
 
 def test_the_audit_ring_forgets_events_but_not_the_chain() -> None:

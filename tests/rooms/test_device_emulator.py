@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from builders import make_signer
 from devguard.device.emulator import IDLE_SECONDS, SESSION_SECONDS, EmulatedDevice
 from devguard.errors import DevguardError, DeviceRefused, LinkError, LocalProtocolError
 from devguard.link.events import Channel, Closed, Event, Failed, Message, Opened, PlainLost
@@ -32,6 +33,7 @@ from devguard.session.verbs import (
     decode_message,
     encode_message,
 )
+from rooms.link_support import Faults
 from sim.bench import (
     TOM,
     Device,
@@ -53,6 +55,7 @@ class Wire:
         self.sent: list[tuple[Channel, bytes]] = []
         self.failed: Failed | None = None
         self.idle = True
+        self.sealed_heard = 0.0
         self.gone: set[Channel] = set()
 
     def send(self, channel: Channel, message: bytes, now: float) -> None:
@@ -145,6 +148,34 @@ def test_what_came_under_the_old_keys_is_not_heard_in_the_new_session() -> None:
     assert not pipe.inbox[True]
     assert snapshot(device).all_but_log == before.all_but_log
     assert isinstance(pipe.ask(Offer(build(device).offer)), Accept)
+
+
+def test_a_limited_session_takes_the_line_from_nobody_who_has_a_good_grant() -> None:
+    device = Device()
+    pipe = Feed(device)
+    pipe.connect(grant(device))
+    good, attached = pipe.session, pipe.engine
+    stranger = grant(device, TOM, signers=[make_signer(seed="an authority nobody knows")])
+    with pytest.raises(DeviceRefused, match=r"device\.busy"):
+        pipe.run(connect(bench_for(device, stranger, TOM)))
+    assert (pipe.session, pipe.engine) == (good, attached)
+    assert pipe.ask(KeepAlive()) == Done(int(Verb.KEEP_ALIVE))
+
+
+def test_one_session_at_a_time_and_a_good_grant_ends_a_limited_one() -> None:
+    device = Device()
+    pipe = Feed(device)
+    stranger = grant(device, TOM, signers=[make_signer(seed="an authority nobody knows")])
+    pipe.run(connect(bench_for(device, stranger, TOM)))
+    limited = pipe.session
+    assert limited is not None
+    assert limited.state is State.LIMITED
+    pipe.run(connect(bench_for(device, stranger, TOM)))  # another limited one may take its place
+    assert pipe.session is not limited
+    pipe.connect(grant(device))
+    assert pipe.session is not None
+    assert pipe.session.state is State.AUTHORISED
+    assert pipe.ask(KeepAlive()) == Done(int(Verb.KEEP_ALIVE))
 
 
 def test_an_engine_that_dies_with_a_question_in_its_hands_is_replaced() -> None:
@@ -259,6 +290,21 @@ def test_thirty_idle_seconds_end_a_session_and_what_had_come_stays() -> None:
     assert device.runs(what)
 
 
+def test_a_message_that_takes_longer_than_thirty_seconds_to_come_keeps_its_session() -> None:
+    device, faults = Device(), Faults(baud=2400)
+    line, what, one = VirtualLine(device, faults=faults), build(device, size=8000), grant(device)
+
+    def slow() -> Any:
+        yield from connect(bench_for(device, one))
+        assert isinstance((yield from ask(Offer(what.offer), 120.0)), Accept)
+        began = line.now
+        assert isinstance((yield from ask(Data(0, what.image), 120.0)), Durable)
+        assert line.now - began > IDLE_SECONDS
+        return True
+
+    assert line.runner().run(slow())
+
+
 def test_chatter_in_the_clear_keeps_no_session_alive() -> None:
     device = Device()
     line = VirtualLine(device)
@@ -287,7 +333,7 @@ def test_four_hours_end_a_session_whatever_it_does() -> None:
                 break
             lasted = line.now
             yield Flush()
-            line.now += 25.0
+            line.clock.now += 25.0
             line.turn()
         return lasted - began
 

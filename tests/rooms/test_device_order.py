@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from typing import Any
 
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from devguard.errors import DevguardError
+from devguard.image.delta import compress
 from devguard.session import verbs
 from devguard.session.connect import connect
-from devguard.session.table import AFTER_REFUSAL, TABLE, State
+from devguard.session.table import TABLE, State, after_refusal
 from devguard.session.verbs import (
     Accept,
     Approve,
@@ -24,6 +26,7 @@ from devguard.session.verbs import (
     Durable,
     Edhoc,
     EdhocFailure,
+    Encoding,
     Ending,
     Hello,
     HelloReply,
@@ -33,6 +36,7 @@ from devguard.session.verbs import (
     RefusedReply,
     ReportReply,
     ReportRequest,
+    Transfer,
     TrustChain,
     Verb,
     encode_message,
@@ -117,6 +121,7 @@ WORDS: dict[Verb, Any] = {
     Verb.APPROVE: lambda device: Approve(b"\x00", grant(device, TOM).untagged),
     Verb.OFFER: lambda device: Offer(build(device).offer),
     Verb.DATA: lambda device: Data(0, b"x"),
+    Verb.TRANSFER: lambda device: Transfer(int(Encoding.COMPRESSED), len(small_form(device)), small_digest(device)),
     Verb.COMMIT: lambda device: Commit(build(device).manifest_digest),
     Verb.REBOOT: lambda device: Reboot(),
     Verb.REPORT: lambda device: ReportRequest(bytes(16)),
@@ -133,6 +138,14 @@ WORDS: dict[Verb, Any] = {
     Verb.EDHOC: lambda device: Edhoc(b"\x00"),
     Verb.EDHOC_FAILURE: lambda device: EdhocFailure(b"", "device.busy", ""),
 }
+
+
+def small_form(device: Device) -> bytes:
+    return compress(build(device).image)
+
+
+def small_digest(device: Device) -> bytes:
+    return hashlib.sha256(small_form(device)).digest()
 
 
 PLAIN_STATES = (State.WAITING, State.GREETED, State.ANSWERED)
@@ -152,6 +165,9 @@ def arrive(device: Device, state: State) -> Pipe:
             message = script.send(answer)
         return pipe
     pipe.connect(grant(device))
+    if state is State.STAGING:
+        assert isinstance(pipe.ask(Offer(build(device).offer)), Accept)
+        assert isinstance(pipe.ask(WORDS[Verb.TRANSFER](device)), Durable)
     if state in (State.RECEIVING, State.JUDGED):
         assert isinstance(send(pipe, build(device), commit=False), Durable)
     if state is State.JUDGED:
@@ -202,6 +218,9 @@ class Conversations(RuleBasedStateMachine):
         if verb is Verb.DATA and state is State.RECEIVING:
             self.offset = self.device.counters.download.offset
             message = Data(self.offset, self.new.image[self.offset :] or b"x")
+        if verb is Verb.DATA and state is State.STAGING:
+            begun = self.device.counters.download.staging.offset
+            message = Data(begun, small_form(self.device)[begun : begun + 5000] or b"x")
         answer = self.pipe.ask(message)
         if session is None:
             assert answer is None
@@ -211,7 +230,7 @@ class Conversations(RuleBasedStateMachine):
             assert session.state is State.CLOSED
             assert snapshot(self.device).all_but_log == before.all_but_log
         elif isinstance(answer, RefusedReply):
-            assert session.state in (AFTER_REFUSAL[state], State.CLOSED)
+            assert session.state in (after_refusal(state, verb), State.CLOSED)
         else:
             assert session.state is TABLE[state, verb]
 
@@ -230,7 +249,7 @@ class Conversations(RuleBasedStateMachine):
     def babble(self, data: bytes) -> None:
         session, before = self.pipe.session, snapshot(self.device)
         self.pipe.ask(data)
-        assert session is None or session.state is State.CLOSED or data[1:2] in b"\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11"
+        assert session is None or session.state is State.CLOSED or data[1:2] in b"\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x13"
         assert snapshot(self.device).essence == before.essence or self.pipe.session is None
 
     @invariant()

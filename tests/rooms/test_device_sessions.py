@@ -120,7 +120,7 @@ def test_what_anybody_may_know_names_neither_serial_nor_version_nor_person() -> 
         assert device.serial.encode() not in answer
 
 
-@pytest.mark.parametrize("versions", [(2,), (0, 2, 3)])
+@pytest.mark.parametrize("versions", [(3,), (0, 3, 4)])
 def test_another_protocol_version_is_refused(versions: tuple[int, ...]) -> None:
     pipe = Pipe(fresh())
     pipe.open()

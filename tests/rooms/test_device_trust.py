@@ -11,6 +11,7 @@ import pytest
 
 from builders import DAY, NOW, Vendor, make_signer, reissue, trust_roles
 from devguard.cose.roles import RoleName
+from devguard.cose.sign import TYP_TRUST, sign_many
 from devguard.device import storage
 from devguard.device.models import load_model
 from devguard.device.node import FREE_HANDSHAKES, Surroundings
@@ -21,10 +22,22 @@ from devguard.session.connect import connect
 from devguard.session.table import State
 from devguard.session.trust_push import pieces, push_trust
 from devguard.session.update import fetch_report
-from devguard.session.verbs import Done, KeepAlive, Offer, RefusedReply, TrustChain
+from devguard.session.verbs import (
+    Accept,
+    Approve,
+    Commit,
+    Data,
+    Done,
+    KeepAlive,
+    Offer,
+    Reboot,
+    RefusedReply,
+    TrustChain,
+)
+from devguard.trust import codec
 from devguard.trust.document import read_trust
 from devguard.trust.rotate import Change, sign_successor, successor
-from sim.bench import SERIAL, Device, Pipe, bench_for, build, entropy, grant, small, vendor_of
+from sim.bench import SERIAL, TOM, Device, Pipe, bench_for, build, entropy, grant, small, vendor_of
 from sim.state import snapshot
 
 LONG = 400 * DAY
@@ -167,6 +180,43 @@ def test_what_was_approved_under_the_old_document_is_void() -> None:
     assert refusal(pipe.ask(Offer(build(device).offer))) == "key.revoked"
 
 
+def other_conversation_brings(device: Device, new: Vendor) -> None:
+    """Somebody else hands the device a newer document, while a conversation is under way elsewhere."""
+    pipe = Pipe(device)
+    pipe.run(connect(bench_for(device, grant(device))))
+    assert [type(pipe.ask(piece)) for piece in pieces([new.trust_bytes])] == [Done]
+    assert device.node.trust.digest == new.trust.digest
+
+
+@pytest.mark.parametrize("step", ["offer", "approve", "commit", "reboot", "chain"])
+def test_what_was_checked_under_a_document_that_changed_meanwhile_is_void(step: str) -> None:
+    device = Device()
+    new, what = rotated(device.vendor), build(device)
+    pipe = Pipe(device)
+    pipe.connect(grant(device))
+    if step in ("commit", "reboot"):
+        assert isinstance(pipe.ask(Offer(what.offer)), Accept)
+        for at in range(0, len(what.image), 4096):
+            pipe.ask(Data(at, what.image[at : at + 4096]))
+    if step == "reboot":
+        assert isinstance(pipe.ask(Commit(what.manifest_digest)), Done)
+    if step == "chain":
+        assert isinstance(pipe.ask(TrustChain(rotated(device.vendor, grant_epoch=3).trust_bytes, 1)), Done)
+    other_conversation_brings(device, new)
+    pending = device.counters.pending
+    last = {
+        "offer": Offer(what.offer),
+        "approve": Approve(b"approval", grant(device, TOM).untagged),
+        "commit": Commit(what.manifest_digest),
+        "reboot": Reboot(),
+        "chain": TrustChain(rotated(rotated(device.vendor, grant_epoch=3)).trust_bytes, 2),
+    }[step]
+    assert refusal(pipe.ask(last)) == "session.order"
+    assert device.counters.pending == pending
+    assert (pending is not None) is (step == "reboot")
+    assert device.node.trust.digest == new.trust.digest
+
+
 def test_pieces_are_put_together_and_bounded() -> None:
     device = Device()
     new = rotated(device.vendor)
@@ -261,3 +311,25 @@ def test_the_bench_knows_a_device_by_an_older_authority_unless_it_was_revoked() 
     new = reissue(seats, thresholds, version=2)
     bench = replace(bench, trust=new.trust)
     assert Pipe(device).run(push_trust(bench, [*chain, new.trust_bytes])).serial == SERIAL
+
+
+def test_a_document_years_ahead_of_the_grant_beside_it_is_refused_without_a_clock_too() -> None:
+    """The device has no clock, but the authority that let this technician in had one, hours ago at most."""
+    device = Device()
+    ahead = replace(device.vendor.trust, version=2, issued=NOW + 80 * LONG, expires=NOW + 81 * LONG)
+    roots = [key for seat, key in device.vendor.seats if seat.role is RoleName.ROOT]
+    wild = sign_many(roots, codec.encode_payload(ahead), typ=TYP_TRUST).encode()
+    pipe = Pipe(device)
+    pipe.run(connect(bench_for(device, grant(device))))
+    assert refusal([pipe.ask(piece) for piece in pieces([wild])][-1]) == "trust.not-yet"
+    assert device.node.trust.version == 1
+    soon = rotated(device.vendor, issued=NOW + DAY)
+    assert {type(pipe.ask(piece)) for piece in pieces([soon.trust_bytes])} == {Done}
+    # By whom nobody vouches yet, nothing is known of the time: root rules alone, or a device in a drawer stays out.
+    other, one = newer(Device())
+    held = Device()
+    pipe = Pipe(held)
+    pipe.run(connect(bench_for(held, one)))
+    assert pipe.state is State.LIMITED
+    assert {type(pipe.ask(piece)) for piece in pieces([wild])} == {Done}
+    assert other.trust.version == held.node.trust.version == 2

@@ -28,6 +28,7 @@ EXAMPLES: dict[Verb, verbs.Message] = {
     Verb.KEEP_ALIVE: verbs.KeepAlive(),
     Verb.CLOSE: verbs.Close(),
     Verb.TRUST_CHAIN: verbs.TrustChain(b"t", 2),
+    Verb.TRANSFER: verbs.Transfer(1, 4096, bytes(32)),
     Verb.DONE: verbs.Done(13),
     Verb.ACCEPT: verbs.Accept(1, 16384, 4096, 0, bytes(32)),
     Verb.REFUSED: verbs.RefusedReply("version.rollback", "1.0 is older", "install the newest"),
@@ -50,6 +51,7 @@ LOCKED = {
     Verb.KEEP_ALIVE: "8110",
     Verb.CLOSE: "8111",
     Verb.TRUST_CHAIN: "8312417402",
+    Verb.TRANSFER: "841301191000" + "5820" + "00" * 32,
     Verb.DONE: "82140d",
     Verb.ACCEPT: "861501194000191000005820" + "00" * 32,
     Verb.REFUSED: "841670"
@@ -70,6 +72,18 @@ def test_round_trip_and_locked_bytes(verb: Verb) -> None:
     assert verb_of(message) is verb
     assert data.hex() == LOCKED[verb]
     assert decode_message(data, sealed=verb not in verbs.PLAIN) == message
+
+
+def test_accept_names_encodings_only_where_there_are_some() -> None:
+    said = verbs.Accept(1, 16384, 4096, 0, bytes(32), (1, 2))
+    assert encode_message(said).hex() == "871501194000191000005820" + "00" * 32 + "820102"
+    assert decode_message(encode_message(said), sealed=True) == said
+    items = wire.decode(encode_message(said))
+    for wrong in ([], [-1], [1 << 17], ["delta"], 1, [[1]], list(range(17))):
+        with pytest.raises(RemoteProtocolError):
+            decode_message(wire.encode([*items[:-1], wrong]), sealed=True)
+    with pytest.raises(RemoteProtocolError):
+        decode_message(wire.encode([*items, 0]), sealed=True)
 
 
 @pytest.mark.parametrize("verb", Verb)
@@ -135,8 +149,13 @@ def test_the_table_lets_nothing_happen_before_authorisation() -> None:
 
 
 def test_data_only_follows_an_offer_and_reboot_only_a_commit() -> None:
-    assert [s for s, v in TABLE if v is Verb.DATA] == [State.RECEIVING]
-    assert [s for s, v in TABLE if v is Verb.COMMIT] == [State.RECEIVING]
+    assert [s for s, v in TABLE if v is Verb.DATA] == [State.RECEIVING, State.STAGING]
+    assert [s for s, v in TABLE if v is Verb.COMMIT] == [State.RECEIVING, State.STAGING]
+    assert [s for s, v in TABLE if v is Verb.TRANSFER] == [State.RECEIVING]
+    assert [s for (s, v), after in TABLE.items() if after is State.RECEIVING and v is not Verb.KEEP_ALIVE] == [
+        State.AUTHORISED,
+        State.RECEIVING,
+    ]
     assert [s for s, v in TABLE if v is Verb.REBOOT] == [State.JUDGED]
 
 

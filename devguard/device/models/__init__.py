@@ -9,11 +9,12 @@ import enum
 import functools
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
+from devguard.device.header import MAX_PARTS, PART_ID
 from devguard.device.layout import MAX_TRIALS, Layout
 from devguard.errors import Malformed, Refused
 from devguard.manifest.model import Clock, ModelFacts
@@ -32,6 +33,25 @@ class LinkLimits:
 
     receive_window: int
     segment_max: int
+
+
+class Uploads(enum.StrEnum):
+    """Whether a model's SMP server takes an image from anybody who asks. AUTHORISED: from nobody over SMP, which knows
+    no technician; such a model is updated by devguard's own conversation."""
+
+    AUTHORISED = "authorised"
+    ANYBODY = "anybody"
+
+
+@dataclass(frozen=True, slots=True)
+class SmpFacts:
+    """The SMP server of the model: bytes of its longest message with length and checksum, messages it can hold, and
+    whose uploads it takes. `only`: the model speaks nothing else."""
+
+    buffer_size: int = 512
+    buffer_count: int = 4
+    uploads: Uploads = Uploads.AUTHORISED
+    only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +86,7 @@ class Model:
     self_test: tuple[str, ...]
     self_test_ms: int
     therapy: TherapyDefaults
+    smp: SmpFacts = SmpFacts()
 
     @property
     def name(self) -> str:
@@ -78,17 +99,23 @@ class Model:
         return self.facts.revisions[0]
 
 
-def model_names() -> tuple[str, ...]:
-    """Every model, sorted by name."""
+def all_names() -> tuple[str, ...]:
+    """Every model that has a data file, sorted by name."""
     files = resources.files(__name__).iterdir()
     return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
 
 
 @functools.cache
+def model_names() -> tuple[str, ...]:
+    """Every model that speaks devguard's own protocol, sorted by name."""
+    return tuple(name for name in all_names() if not load_model(name).smp.only)
+
+
+@functools.cache
 def load_model(name: str) -> Model:
     """The model of that name; `Refused("image.class")` for one devguard does not know."""
-    if name not in model_names():
-        raise Refused("image.class", f"unknown model {name!r}", f"known models: {', '.join(model_names())}")
+    if name not in all_names():
+        raise Refused("image.class", f"unknown model {name!r}", f"known models: {', '.join(all_names())}")
     text = resources.files(__name__).joinpath(f"{name}.toml").read_text(encoding="utf-8")
     return parse_model(name, text)
 
@@ -105,8 +132,15 @@ def parse_model(name: str, text: str) -> Model:
 def _model(name: str, data: dict[str, Any]) -> Model:
     flash, limits, battery = data["flash"], data["limits"], data["battery"]
     layout = Layout(
-        flash["slot_size"], flash["sector_size"], flash["page_size"], flash["write_size"], flash["envelope_size"]
+        flash["slot_size"],
+        flash["sector_size"],
+        flash["page_size"],
+        flash["write_size"],
+        flash["envelope_size"],
+        flash["erase_cycles"],
     )
+    if flash["erase_cycles"] < 1:
+        raise ValueError("erase_cycles must be at least 1")
     facts = ModelFacts(
         name=name,
         vendor=data["vendor"],
@@ -117,7 +151,13 @@ def _model(name: str, data: dict[str, Any]) -> Model:
         clock=Clock(data["clock"]),
         technicians=data["technicians"],
         components=tuple(data["components"]),
+        fixed=tuple(data.get("fixed", ())),
     )
+    named = (*facts.components, *facts.fixed)
+    if not 1 <= len(facts.components) <= MAX_PARTS or len(set(named)) != len(named):
+        raise ValueError(f"components must be 1 to {MAX_PARTS} different ones")
+    if not all(PART_ID.fullmatch(one) for one in named):
+        raise ValueError("a component id has at most 32 lower case letters, digits, dots, dashes and underscores")
     if not 1 <= limits["trial_boots"] <= MAX_TRIALS:
         raise ValueError(f"trial_boots must be 1 to {MAX_TRIALS}")
     return Model(
@@ -132,7 +172,15 @@ def _model(name: str, data: dict[str, Any]) -> Model:
         self_test=tuple(data["self_test"]["steps"]),
         self_test_ms=data["self_test"]["milliseconds"],
         therapy=_therapy(data["therapy"]),
+        smp=_smp(data.get("smp", {})),
     )
+
+
+def _smp(data: dict[str, Any]) -> SmpFacts:
+    facts = SmpFacts(**data)
+    if not 64 <= facts.buffer_size <= 65_535 or not 1 <= facts.buffer_count <= 64:
+        raise ValueError("smp: a buffer has 64 to 65535 bytes, and there are 1 to 64")
+    return replace(facts, uploads=Uploads(facts.uploads))
 
 
 def _therapy(data: dict[str, Any]) -> TherapyDefaults:

@@ -1,0 +1,213 @@
+"""One image on its way into a slot, piece by piece; the device's offset is the truth. Pure state, no clock, no line.
+
+Pieces fill the device's buffer, at most as many are unanswered as it can hold. What arrives as an answer says which
+byte the device wants next, whatever was sent; a piece that is lost, doubled or late therefore does no harm. Losses make
+the pieces smaller and one at a time, answers make them larger again: over a noisy line a short message has the better
+chance, and small devices drop the lines that come too fast. A device that never gets on, goes back again and again, or
+speaks of bytes nobody sent, is given up.
+
+A server forgets an upload that is complete. When the answer to the last piece was lost, the piece sent again is
+answered with offset 0, as if nothing had come; only the slot can tell then, and `unsure` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from devguard.errors import Refused
+from devguard.session.smp_answers import PASSING, Parameters, error_of, malformed, taken
+from devguard.session.smp_frame import HEADER, Message, Request
+from devguard.session.smp_image import JudgedImage
+from devguard.session.smp_requests import begin_upload, go_on_upload
+
+Progress = Callable[[int, int], None]
+
+ASSUMED_BUFFER: Final = 256  # of a device that does not say
+LEAST_BUFFER: Final = 80
+MOST_BUFFER: Final = 4096
+MOST_MESSAGES: Final = 8
+LEAST_PIECE: Final = 32  # and an MCUboot header, which the first piece has to hold whole
+SHORTEST: Final = 64  # what one line of a console holds beside the rest of its message
+LINE_OVERHEAD: Final = 4  # length and checksum share the device's buffer with the message
+GROWS_AFTER: Final = 12
+MAX_BACKWARD: Final = 8
+PATIENCE: Final = 45.0
+ERASE_PATIENCE: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a device's parameters come to: bytes of the longest message, and how many at a time."""
+
+    message: int
+    messages: int
+
+    @classmethod
+    def of(cls, parameters: Parameters | None) -> Window:
+        """From what the device says (None: nothing). Too small to be true is `RemoteProtocolError("smp.malformed")`;
+        what is larger than any device's memory is not believed."""
+        if parameters is None:
+            return cls(ASSUMED_BUFFER - LINE_OVERHEAD, 1)
+        if parameters.buffer_size < LEAST_BUFFER or parameters.buffer_count < 1:
+            raise malformed(f"{parameters.buffer_count} buffers of {parameters.buffer_size} bytes hold no upload")
+        size = min(parameters.buffer_size, MOST_BUFFER) - LINE_OVERHEAD
+        return cls(size, min(parameters.buffer_count, MOST_MESSAGES))
+
+
+@dataclass(slots=True)
+class Upload:
+    """One upload under way. `next` gives what to send, `answered` and `lost` say what became of it; `done` ends it.
+
+    `acked`: bytes the device has. `resumed`: where it went on from, 0 for a new upload. `sent`: bytes of image sent,
+    repeated ones included. `unsure`: it ended, and the slot has to say whether every byte arrived.
+    """
+
+    image: JudgedImage
+    limits: Window
+    progress: Progress
+    acked: int = 0
+    resumed: int = 0
+    sent: int = 0
+    window: int = 1
+    match: bool | None = None
+    unsure: bool = False
+    _begun: bool = False
+    _next: int = 0
+    _highest: int = 0
+    _piece: int = 0
+    _streak: int = 0
+    _backward: int = 0
+    _losses: int = 0  # one after the other
+    _flight: dict[int, int] = field(default_factory=dict)  # transmission -> offset after its piece, in order of sending
+    _pending_end: int = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the device has every byte, as far as it says."""
+        return self.unsure or (self._begun and self.acked == self.image.size)
+
+    @property
+    def patience(self) -> float:
+        """Seconds without any progress after which the line is given up."""
+        return PATIENCE if self._begun else ERASE_PATIENCE
+
+    def next(self) -> Request | None:
+        """The next piece, or None while enough are unanswered."""
+        if not self._begun:
+            return self._first() if not self._flight else None
+        if len(self._flight) >= self.window or self._next >= self.image.size:
+            return None
+        size = min(self._room(go_on_upload(self._next, b"")), self._piece or self.limits.message)
+        return self._of(self._next, self.image.read(self._next, size))
+
+    def _first(self) -> Request:
+        """With the name of the upload where that leaves room for the image's header: without it nothing is resumed. It
+        is short, for the device may take its time over it, and a lost one is noticed late."""
+        named = begin_upload(self.image.number, self.image.size, self.image.sha256, b"")
+        bare = begin_upload(self.image.number, self.image.size, None, b"")
+        sha = self.image.sha256 if self._room(named) >= LEAST_PIECE else None
+        room = self._room(bare if sha is None else named)
+        if room < LEAST_PIECE:
+            raise malformed(f"messages of {self.limits.message} bytes hold no first piece of an image")
+        data = self.image.read(0, min(room, SHORTEST))
+        self._pending_end = len(data)
+        return begin_upload(self.image.number, self.image.size, sha, data)
+
+    def _of(self, offset: int, data: bytes) -> Request:
+        self._pending_end = self._next = offset + len(data)
+        self._highest = max(self._highest, self._next)
+        self.sent += len(data)
+        return go_on_upload(offset, data)
+
+    def _room(self, empty: Request) -> int:
+        """Bytes of image that fit beside what an empty message has; a longer string has a longer head."""
+        return self.limits.message - HEADER - len(empty.body) - 2
+
+    def sending(self, number: int) -> None:
+        """The request that `next` gave goes out as transmission `number`."""
+        self._flight[number] = self._pending_end
+
+    def waits_for(self, number: int) -> bool:
+        """Whether an answer to this transmission still counts."""
+        return number in self._flight
+
+    def answered(self, number: int, message: Message) -> None:
+        """The device's answer. Raises `DeviceRefused("smp.refused")` for its no, `Refused("image.digest")` where it
+        says that the bytes are other ones, or holds some that nobody sent, `RemoteProtocolError("smp.malformed")`."""
+        error = error_of(message.values)
+        if error is not None and error[1] in PASSING and error[0] is None:
+            self.lost(number)
+            return
+        answer = taken(message)
+        end = self._flight[number]
+        if self._begun and answer.offset == 0 and end == self.image.size and self._losses:
+            self.unsure = True
+            return
+        if answer.offset > self.image.size:
+            raise malformed(f"the device speaks of byte {answer.offset} of an image of {self.image.size}")
+        if self._begun and answer.offset > self._highest:
+            raise Refused("image.digest", f"the device says it has {answer.offset} bytes, {self._highest} were sent")
+        self._forget_until(number)
+        if not self._begun:
+            self._begin(answer.offset, end)
+        elif answer.offset < self.acked:
+            self._went_back(answer.offset)
+        if answer.offset != end:
+            self._start_from(answer.offset)
+        else:
+            self._grow()
+        self.acked = answer.offset
+        if self.done and answer.match is not None:
+            self.match = answer.match
+            if not answer.match:
+                raise Refused("image.digest", "the device says that what arrived is not what was sent")
+        self.progress(self.acked, self.image.size)
+
+    def _begin(self, offset: int, end: int) -> None:
+        self._begun = True
+        self.sent += min(offset, end)
+        self.resumed = offset if offset > end else 0
+        self._next = self._highest = max(offset, end)
+
+    def _went_back(self, offset: int) -> None:
+        self._backward += 1
+        if self._backward > MAX_BACKWARD:
+            raise malformed(f"the device has gone back {self._backward} times, now to byte {offset}")
+
+    def _start_from(self, offset: int) -> None:
+        """The device wants another byte than the next in line: whatever else is on its way it will not take."""
+        self._flight.clear()
+        self._next = offset
+
+    def _forget_until(self, number: int) -> None:
+        """Answers come in the order of the questions: what went before this one gets none any more."""
+        for one in list(self._flight):
+            if one <= number:
+                del self._flight[one]
+
+    def _grow(self) -> None:
+        self._losses = 0
+        self._streak += 1
+        if self._streak < GROWS_AFTER * self.window:
+            return
+        self._streak = 0
+        if self._piece:
+            longer = self._piece * 3 // 2
+            self._piece = longer if longer < self.limits.message else 0
+        else:
+            self.window = min(self.window + 1, self.limits.messages)
+
+    def lost(self, number: int) -> None:
+        """Transmission `number` got no answer in time, or none that could be read. The first time in a row that is
+        chance; a second time the piece was too long for the line or for the device."""
+        del number
+        self._flight.clear()
+        self._next = self.acked
+        self._streak = 0
+        self._losses += 1
+        if self.window > 1:
+            self.window = 1
+        elif self._losses > 1:
+            self._piece = max(SHORTEST, (self._piece or self.limits.message) // 2)
