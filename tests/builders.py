@@ -16,7 +16,7 @@ from devguard.cose.keys import CoseKey
 from devguard.cose.roles import RoleName
 from devguard.cose.sign import Signer, sign1
 from devguard.custody.memory import MemorySigner
-from devguard.image.measure import Measured, measure
+from devguard.image.measure import SHA_256, Measured, MeasuredStream, measure, measure_stream
 from devguard.manifest.build import build_envelope
 from devguard.manifest.description import ComponentDescription, ReleaseDescription, Requires, Safety
 from devguard.manifest.envelope import (
@@ -165,7 +165,7 @@ def make_image(size: int = 1024, seed: str = "image") -> bytes:
 
 
 def describe(model: ModelFacts = PUMP, **fields: Any) -> ReleaseDescription:
-    """A release description with one component "main"; `fields` replace its defaults."""
+    """A release description with all components of the model; `fields` replace its defaults."""
     given: dict[str, Any] = {
         "vendor": model.vendor,
         "model": model.name,
@@ -175,7 +175,7 @@ def describe(model: ModelFacts = PUMP, **fields: Any) -> ReleaseDescription:
         "security_version": 1,
         "summary": "a release for tests",
         "use_before": None,
-        "components": (ComponentDescription("main", "main.bin", "raw", (), ()),),
+        "components": tuple(ComponentDescription(one, f"{one}.bin", "raw", (), ()) for one in model.components),
         "safety": Safety(None, True, False),
         "requires": Requires(None, {}),
         "sbom": None,
@@ -186,14 +186,19 @@ def describe(model: ModelFacts = PUMP, **fields: Any) -> ReleaseDescription:
 
 
 def make_envelope(
-    image: bytes | None = None, *, model: ModelFacts = PUMP, detached: bool = False, **fields: Any
+    image: bytes | Mapping[str, bytes] | None = None,
+    *,
+    model: ModelFacts = PUMP,
+    detached: bool = False,
+    **fields: Any,
 ) -> Envelope:
-    """An unsigned envelope around `image`; `fields` as for `describe`."""
-    image = make_image() if image is None else image
+    """An unsigned envelope around `image`, or one for each component by id; `fields` as for `describe`."""
+    given = make_image() if image is None else image
     description = describe(model, **fields)
-    measured = {one.id: measure(io.BytesIO(image)) for one in description.components}
+    images = {one.id: given if isinstance(given, bytes) else given[one.id] for one in description.components}
+    measured = {name: measure(io.BytesIO(data)) for name, data in images.items()}
     envelope = build_envelope(description, model, measured, detached=detached)
-    payloads = {name: Payload(0, len(image), image) for name in envelope.payloads}
+    payloads = {name: Payload(0, len(images[name[1:]]), images[name[1:]]) for name in envelope.payloads}
     return replace(envelope, payloads=payloads)
 
 
@@ -207,7 +212,7 @@ def sign_envelope(envelope: Envelope, signers: Iterable[Signer]) -> Envelope:
 
 def make_release(
     vendor: Vendor,
-    image: bytes | None = None,
+    image: bytes | Mapping[str, bytes] | None = None,
     *,
     signers: Iterable[Signer] | None = None,
     model: ModelFacts = PUMP,
@@ -223,6 +228,11 @@ def measure_payload(envelope: Envelope) -> Measured:
     """What the first integrated payload measures."""
     payload = next(iter(envelope.payloads.values()))
     return measure(io.BytesIO(payload.data or b""))
+
+
+def measure_images(images: Mapping[str, bytes]) -> MeasuredStream:
+    """What the images of several components measure back to back, in the order given."""
+    return measure_stream((name, io.BytesIO(data), SHA_256) for name, data in images.items())
 
 
 def judge_bytes(

@@ -24,6 +24,7 @@ IO_MODULES = {"os", "pathlib", "io", "socket", "time", "datetime", "random", "se
               "tempfile", "serial", "fcntl", "select", "threading", "asyncio"}  # fmt: skip
 ALLOWED_IO = {
     # io and datetime as vocabulary, not as a clock or a file: reader protocols and date arithmetic
+    ("wire", "io"),
     ("manifest", "io"),
     ("manifest", "datetime"),
     ("trust", "datetime"),

@@ -124,7 +124,7 @@ def unknown(named: Named) -> bool:
     module, attribute, _ = TABLE[first]
     command = getattr(importlib.import_module(module), attribute)
     if isinstance(command, click.Group) and second is not None:
-        command = command.commands.get(second)
+        command = command.get_command(click.Context(command), second)
     if command is None:
         return True
     known = {spelling for option in command.params for spelling in (*option.opts, *option.secondary_opts)}

@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "firmware"
 MANIFESTS = ROOT / "firmware_manifests"
+PUMP, PROGRAMMER = "insulin-pump", "pacemaker-programmer"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Source:
     member: str
     name: str
     text_sha256: str
-    model: str
+    models: tuple[str, ...]
     bench_only: bool = False
 
 
@@ -41,24 +42,24 @@ SOURCES = (
     Source(
         "uflash", "1.0.8", "b3bff3a02c90165c1c74cb61a7cd55c3ab5e76c4d4124cf3ee84cdcedb5609f4",
         "uflash-1.0.8/uflash.py", "microbit-micropython-1.0.hex",
-        "1fe9f5346bb325a58031b5a82c679eb636c32c965c3769235636ff3e45fd3702", "insulin-pump",
+        "1fe9f5346bb325a58031b5a82c679eb636c32c965c3769235636ff3e45fd3702", (PUMP, PROGRAMMER),
     ),
     Source(
         "uflash", "1.3.0", "f5cd58cb84394572100715a7829f8b1278d950d793913662c5aef6849f39484e",
         "uflash-1.3.0/uflash.py", "microbit-micropython-1.0.1.hex",
-        "945ce1ceca094802afc8397936bbdf42e1c1f4f95763b70e9b8d0d5470555f05", "insulin-pump",
+        "945ce1ceca094802afc8397936bbdf42e1c1f4f95763b70e9b8d0d5470555f05", (PUMP, PROGRAMMER),
     ),
     Source(
         "pc-ble-driver-py", "0.8.1", "6ecdf6d1759632625f41fac7ca1562ecc111999ef502bd28a1af00fa8d1355f2",
         "pc_ble_driver_py-0.8.1/pc_ble_driver_py/hex/sd_api_v3/connectivity_1.1.0_1m_with_s132_3.0.hex",
         "connectivity_1.1.0_1m_with_s132_3.0.hex",
-        "91ce39ea1d1cda6a15c8de0608be13b23fbfe4fbb43c8b3027710176454105cd", "pacemaker-programmer", bench_only=True,
+        "91ce39ea1d1cda6a15c8de0608be13b23fbfe4fbb43c8b3027710176454105cd", (PROGRAMMER,), bench_only=True,
     ),
     Source(
         "pc-ble-driver-py", "0.11.4", "8444c411621d38a624642869b5c60e100362ced1016c89c4f059f7978b6bb46b",
         "pc_ble_driver_py-0.11.4/pc_ble_driver_py/hex/sd_api_v3/connectivity_1.2.3_1m_with_s132_3.1.hex",
         "connectivity_1.2.3_1m_with_s132_3.1.hex",
-        "e2d2e2c9da83d518c88fef20cc6d2583696ee737f9a7934a7c65d4d24cd48aa2", "pacemaker-programmer", bench_only=True,
+        "e2d2e2c9da83d518c88fef20cc6d2583696ee737f9a7934a7c65d4d24cd48aa2", (PROGRAMMER,), bench_only=True,
     ),
 )  # fmt: skip
 
@@ -107,10 +108,11 @@ def fetch(source: Source) -> None:
 
 
 def place(source: Source) -> None:
-    """Copy one image to where its release description looks for it."""
-    folder = MANIFESTS / source.model / "images"
-    folder.mkdir(exist_ok=True)
-    shutil.copyfile(CACHE / source.name, folder / source.name)
+    """Copy one image to where release descriptions look for it."""
+    for model in source.models:
+        folder = MANIFESTS / model / "images"
+        folder.mkdir(exist_ok=True)
+        shutil.copyfile(CACHE / source.name, folder / source.name)
 
 
 def main() -> int:

@@ -70,13 +70,11 @@ def _answer(request: ApprovalRequest, signer: Signer, grant_file: Path) -> bytes
 
 def _approved(request: ApprovalRequest, signer: Signer, grant_file: Path) -> tuple[bytes, bytes]:
     """(approval object, second grant) by a key that the grant names."""
-    from devguard.cli.home import GRANT_LIMIT
-    from devguard.custody.files import read_limited
+    from devguard.cli.files import read_grant_file
     from devguard.errors import Refused
-    from devguard.grant.claims import read_grant
     from devguard.session.approval import sign_approval
 
-    second = read_grant(read_limited(grant_file, GRANT_LIMIT))
+    second = read_grant_file(grant_file)
     if second.holder.thumbprint != signer.key.thumbprint:
         raise Refused("grant.holder", "the second grant names another key")
     digest = hashlib.sha256(second.untagged).digest()

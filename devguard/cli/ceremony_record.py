@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from devguard.trust.document import TrustDocument
 
 TYP_CEREMONY: Final = "application/devguard-ceremony"
-RECORD, SIGNATURES, TRUST = "ceremony.txt", "ceremony.sig", "1.trust"
+RECORD, SIGNATURES, TRUST, CURRENT = "ceremony.txt", "ceremony.sig", "1.trust", "current.trust"
 _LIMIT: Final = 1 << 20
 
 
@@ -55,7 +55,17 @@ def machine() -> str:
         system = platform.freedesktop_os_release().get("PRETTY_NAME", facts.system)
     except OSError:
         system = facts.system
-    return f"{facts.node}, {facts.machine}, {system}, kernel {facts.release}"
+    known = [told for name in ("sys_vendor", "product_name", "product_serial") if (told := _hardware(name))]
+    return ", ".join([facts.node, *known, facts.machine, system, f"kernel {facts.release}"])
+
+
+def _hardware(name: str) -> str:
+    """What the firmware calls this machine; a live system's host name is the same on every one."""
+    try:
+        told = Path("/sys/class/dmi/id", name).read_text(encoding="ascii", errors="replace")[:80].strip()
+    except OSError:
+        return ""
+    return told if told.isprintable() else ""
 
 
 def software() -> str:
@@ -115,7 +125,8 @@ def sign(record: bytes, signers: Sequence[Signer]) -> bytes:
 
 
 def check(folder: Path) -> dict[str, Any]:
-    """That record, signatures and trust document in `folder` belong together, every root key having signed.
+    """That record, signatures and trust document in `folder` belong together, every root key having signed; and that
+    the current document follows from the first, and key files, where they still are, are those of the record.
 
     Raises `Refused("key.record")`, and what reading the trust document raises.
     """
@@ -143,8 +154,11 @@ def check(folder: Path) -> dict[str, Any]:
         signed.add(entry.thumbprint)
     if missing := [entry.person for entry in root.keys if entry.thumbprint not in signed]:
         raise Refused("key.record", f"not signed by {', '.join(missing)}")
-    if f"thumbprint {document.digest.hex()}" not in record.decode("utf-8", "replace"):
+    lines = record.decode("utf-8", "replace").split("\n")
+    if f"  thumbprint {document.digest.hex()}" not in lines:
         raise Refused("key.record", f"{RECORD} tells of another trust document")
+    _check_current(folder, document, trust)
+    _check_keys(folder, document, lines)
     return {
         "ok": True,
         "folder": os.fspath(folder),
@@ -152,3 +166,39 @@ def check(folder: Path) -> dict[str, Any]:
         "thumbprint": document.digest.hex(),
         "signed_by": [entry.person for entry in root.keys],
     }
+
+
+def _check_current(folder: Path, document: TrustDocument, first: bytes) -> None:
+    """That what people hand out is the first document or follows from it by the versions beside it."""
+    from devguard.custody.files import read_limited
+    from devguard.trust.chain import Walk
+
+    if not (folder / CURRENT).exists():
+        return
+    current = read_limited(folder / CURRENT, _LIMIT)
+    walk, newest, version = Walk.start(document), first, 2
+    while current != newest:
+        path = folder / f"{version}.trust"
+        if not path.exists():
+            raise Refused("key.record", f"{CURRENT} does not follow from {TRUST} by the versions beside it")
+        newest, version = read_limited(path, _LIMIT), version + 1
+        walk = walk.step(newest)
+
+
+def _check_keys(folder: Path, document: TrustDocument, lines: Sequence[str]) -> None:
+    """That key files and exports in `folder` are of the root, and files of private keys the ones of that day."""
+    from devguard.cose.roles import RoleName
+    from devguard.custody.files import read_limited
+    from devguard.custody.keyfile import parse_info
+    from devguard.trust.model import same_person
+
+    root = document.roles[RoleName.ROOT]
+    for path in sorted((folder / "keys").glob("root-*")):
+        data = read_limited(path, _LIMIT)
+        info = parse_info(data)
+        entry = root.entry(info.key.thumbprint)
+        if entry is None or same_person(entry.person) != same_person(info.person):
+            raise Refused("key.record", f"keys/{path.name} is no root key of that ceremony")
+        told = [line.strip() for line in lines if line.startswith(f"    keys/{path.name}, sha256 ")]
+        if told and told != [f"keys/{path.name}, sha256 {hashlib.sha256(data).hexdigest()}"]:
+            raise Refused("key.record", f"keys/{path.name} is not the file that was made that day")

@@ -44,7 +44,11 @@ class Invocation:
 
     def signer(self, reference: str, passphrase_fd: int | None) -> FileSigner:
         """The signer of a KEY argument, its passphrase (or PIN) from the descriptor, the environment or a prompt."""
-        return self.home.signer(reference, lambda name: passphrase_reader(passphrase_fd, name)())
+        return self.home.signer(
+            reference,
+            lambda name: passphrase_reader(passphrase_fd, name)(),
+            lambda name: passphrase_reader(passphrase_fd, name, pin=True)(),
+        )
 
     @staticmethod
     def now() -> int:
@@ -189,22 +193,24 @@ class LazyGroup(click.Group):
                 formatter.write_dl(rows)
 
 
-def passphrase_reader(fd: int | None, what: str, *, confirm: bool = False) -> Callable[[], bytes]:
+def passphrase_reader(fd: int | None, what: str, *, confirm: bool = False, pin: bool = False) -> Callable[[], bytes]:
     """Where a passphrase comes from: a file descriptor, the environment, or a prompt on a terminal; never argv.
 
-    `confirm`: a new one, typed twice.
+    `confirm`: a new one, typed twice. `pin`: a token's PIN, which has a variable of its own, so that the passphrase of
+    other keys need not cost an attempt.
     """
-    variable = "DEVGUARD_PASSPHRASE"
+    word, variables = ("PIN", PIN_VARIABLES) if pin else ("passphrase", PIN_VARIABLES[1:])
 
     def read() -> bytes:
         if fd is not None:
             return _read_fd(fd)
-        if variable in os.environ:
-            return os.fsencode(os.environ[variable])
+        for variable in variables:
+            if variable in os.environ:
+                return os.fsencode(os.environ[variable])
         if sys.stdin.isatty():
-            answer: str = click.prompt(f"passphrase for {what}", hide_input=True, err=True, confirmation_prompt=confirm)
+            answer: str = click.prompt(f"{word} for {what}", hide_input=True, err=True, confirmation_prompt=confirm)
             return answer.encode()
-        raise DevguardError("key.passphrase", f"no passphrase for {what}", f"set {variable} or give --passphrase-fd N")
+        raise DevguardError("key.passphrase", f"no {word} for {what}", f"set {variables[0]} or give --passphrase-fd N")
 
     return read
 
@@ -218,9 +224,12 @@ def _read_fd(fd: int) -> bytes:
         raise DevguardError("key.passphrase", f"cannot read file descriptor {fd}: {error.strerror}") from error
 
 
+PIN_VARIABLES: Final = ("DEVGUARD_PIN", "DEVGUARD_PASSPHRASE")
+"""Where a PIN is looked for, in this order; a passphrase in the second alone."""
 DESCRIPTOR: Final = click.IntRange(0, 1_048_575)
 passphrase_option = click.option(
     "--passphrase-fd",
     type=DESCRIPTOR,
-    help="File descriptor to read the passphrase from (else DEVGUARD_PASSPHRASE or a prompt).",
+    help="File descriptor for the passphrase or PIN (else DEVGUARD_PASSPHRASE, DEVGUARD_PIN before it for a PIN, "
+    "or a prompt).",
 )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -147,11 +147,12 @@ def stripped_half(story: Story) -> list[str | None]:
     with story.suit(NEW).open("rb") as stream:
         envelope = read_envelope(stream)
         kept = tuple(block for block in envelope.auth_blocks if read_sign1(block).algorithm not in POST_QUANTUM)
-        payload = next(iter(envelope.payloads.values()))
-        stream.seek(payload.offset)
-        image = stream.read(payload.size)
+        images: dict[str, BinaryIO] = {}
+        for name, payload in envelope.payloads.items():
+            stream.seek(payload.offset)
+            images[name] = io.BytesIO(stream.read(payload.size))
     with file.open("wb") as out:
-        write_envelope(replace(envelope, auth_blocks=kept), {next(iter(envelope.payloads)): io.BytesIO(image)}, out)
+        write_envelope(replace(envelope, auth_blocks=kept), images, out)
     options = story.grants(SERIAL[story.model], "stripped")
     return [_push(story, file, options), _offer(story, file, options)]
 

@@ -23,12 +23,13 @@ from devguard.errors import DevguardError, LinkError, Refused
 SERIAL: Final = {"insulin-pump": "IP-4711", "pacemaker-programmer": "PP-0815"}
 NEW, OLD = "1.1.0", "1.0.0"
 CACHE: Final = Path(".cache") / "firmware"
+# component -> (file, what it is) of the old and of the new release
 REAL: Final = {
-    "insulin-pump": (
+    "application": (
         ("microbit-micropython-1.0.hex", "MicroPython 1.0 for the micro:bit"),
         ("microbit-micropython-1.0.1.hex", "MicroPython 1.0.1 for the micro:bit"),
     ),
-    "pacemaker-programmer": (
+    "telemetry": (
         ("connectivity_1.1.0_1m_with_s132_3.0.hex", "nRF52 connectivity firmware 1.1.0"),
         ("connectivity_1.2.3_1m_with_s132_3.1.hex", "nRF52 connectivity firmware 1.2.3"),
     ),
@@ -42,7 +43,7 @@ KEYS: Final = (
     ("factory", "Emil Factory", "device-authority", "ESP256"),
     ("technician", "Finn Technician", "technician", "ESP256"),
 )
-WHY: Final = ("hybrid", "threshold", "class", "image")
+WHY: Final = ("hybrid", "threshold", "class", "components", "image")
 SECOND: Final = ("second", "Gus Technician", "technician", "Ed25519")
 DESCRIPTION: Final = """\
 [release]
@@ -54,15 +55,16 @@ sequence = {sequence}
 security_version = {sequence}
 summary = "{summary}"
 
-[[component]]
-id = "application"
-image = "{image}"
-format = "auto"
-ignore_ranges = [[0x10000000, 0x10002000]]
-
 [safety]
 minimum_battery_percent = 30
 therapy_idle = true
+"""
+COMPONENT: Final = """
+[[component]]
+id = "{id}"
+image = "{image}"
+format = "auto"
+ignore_ranges = [[0x10000000, 0x10002000]]
 """
 
 
@@ -187,37 +189,41 @@ class Story:
         out.parent.mkdir(parents=True, exist_ok=True)
         work = self.folder / "work"
         work.mkdir(exist_ok=True)
-        source, self.firmware[version] = self.source(version)
-        (work / source.name).write_bytes(source.read_bytes())
+        sources = {name: self.source(version, name) for name in model.facts.components}
+        for source, _ in sources.values():
+            (work / source.name).write_bytes(source.read_bytes())
+        what = " and ".join(text for _, text in sources.values())
+        self.firmware[version] = what
         text = DESCRIPTION.format(
             vendor=model.facts.vendor,
             model=self.model,
             revision=model.default_revision,
             version=version,
             sequence=sequence,
-            summary=self.firmware[version],
-            image=source.name,
+            summary=what,
         )
+        text += "".join(COMPONENT.format(id=name, image=source.name) for name, (source, _) in sources.items())
         description = work / f"{version}.toml"
         description.write_text(text, encoding="utf-8")
         self.must("release", "build", description, "-o", out)
 
-    def source(self, version: str) -> tuple[Path, str]:
-        """The image of a version and what it is: given, real from the cache, or generated and labelled so."""
-        if self.image is not None:
+    def source(self, version: str, component: str) -> tuple[Path, str]:
+        """A component's image and what it is: given (the application), real, or generated and labelled so."""
+        if self.image is not None and component == "application":
             if not self.image.is_file():
                 raise Refused("file.missing", f"{self.image} does not exist")
             return self.image, f"{self.image.name} (given)"
-        name, what = REAL[self.model][0 if version == OLD else 1]
+        name, what = REAL[component][0 if version == OLD else 1]
         for base in (Path.cwd(), Path(__file__).resolve().parents[2]):
             if (base / CACHE / name).is_file():
                 return base / CACHE / name, what
-        made = self.folder / "work" / f"generated-{version}.bin"
+        made = self.folder / "work" / f"generated-{component}-{version}.bin"
         if not made.exists():
             self.invocation.note(
-                "no real firmware in the cache (tools/fetch_firmware.py obtains it): a generated image is used"
+                f"no real firmware for the {component} in the cache (tools/fetch_firmware.py --all obtains it): "
+                "a generated image is used"
             )
-            made.write_bytes(bytes(range(256)) * 512 + version.encode())
+            made.write_bytes(bytes(range(256)) * 512 + f"{component} {version}".encode())
         return made, "GENERATED image (no real firmware at hand)"
 
     def start_device(self, stack: ExitStack) -> None:
@@ -276,6 +282,8 @@ class Story:
         )
         report = data["report"]
         unchanged = report["settings_before"] == report["settings_digest"]
+        for one in report["components"]:
+            self.invocation.say(f"                 {one['id']} {one['version']}: {one['size']} bytes, runs as signed")
         self.say(
             "report",
             f"{device['version_before']} -> {device['version_after']} {report['boot_state']}, "

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from devguard.cli.context import Command, Invocation, passphrase_option
-from devguard.cli.line import BAUD, choose_port
+from devguard.cli.line import BAUD, choose_port, component_lines
+from devguard.cli.record import recorded
 
 if TYPE_CHECKING:
-    pass
+    from devguard.cose.keys import CoseKey
+    from devguard.cose.sign import Signer
+    from devguard.grant.credential import DeviceIdentity
+    from devguard.link.runner import ScriptRunner
+    from devguard.session.connect import Bench
+    from devguard.session.verbs import HelloReply
 
 
 @click.group()
@@ -60,42 +68,74 @@ def info(
     baud: int,
     passphrase_fd: int | None,
 ) -> None:
-    """Show the serial a device proves; with a technician's key and grant also what it runs."""
-    from devguard.cli.home import GRANT_LIMIT
+    """Show the serial a device proves, and with which keys; with a technician's key and grant also what it runs.
+
+    A key's fingerprint is what `devguard trust revoke` takes when the device or its key was stolen.
+    """
     from devguard.cli.line import runner_on
-    from devguard.custody.files import read_limited
-    from devguard.grant.claims import read_grant
     from devguard.link.driver import SerialDriver
-    from devguard.session.connect import Bench, identify
-    from devguard.session.update import fetch_report
+    from devguard.session.connect import Bench
 
     if (key is None) != (grant_file is None):
         raise click.UsageError("--key and --grant go together")
-    trust = invocation.home.trust(trust_file)
-    bench = Bench(trust, invocation.now(), os.urandom, serial=serial)
+    bench = Bench(invocation.home.trust(trust_file), invocation.now(), os.urandom, serial=serial)
     shown: dict[str, Any] = {}
     with SerialDriver.open(choose_port(invocation, port), baud) as driver:
         runner = runner_on(driver, baud=baud)
-        identity, hello = runner.run(identify(bench))
+        identity, hello, keys = _identified(runner, bench)
         if key is not None and grant_file is not None:
-            signer = invocation.signer(key, passphrase_fd)
-            one = read_grant(read_limited(grant_file, GRANT_LIMIT))
-            full = Bench(trust, invocation.now(), os.urandom, one.untagged, signer, identity.serial)
-            shown = runner.run(fetch_report(full))[0].to_json()
+            full = replace(bench, serial=identity.serial)
+            shown = _report(invocation, runner, full, grant_file, lambda: invocation.signer(key, passphrase_fd))
     data = {
         "model": identity.model,
         "serial": identity.serial,
         "vendor": identity.vendor,
         "revision": identity.revision,
+        "keys": [{"alg": one.algorithm.label, "fingerprint": one.fingerprint} for one in keys],
         "boot_state": hello.boot_state,
         "nonce": hello.nonce.hex(),
         "report": shown or None,
     }
     lines = [
         f"{identity.model} {identity.revision} of {identity.vendor}, serial {identity.serial} (proven)",
+        *(f"  {one.algorithm.label} key {one.fingerprint} (proven)" for one in keys),
         f"boot state {hello.boot_state} (not proven), nonce {hello.nonce.hex()}",
     ]
-    lines += [f"  {name:18} {value}" for name, value in shown.items()]
+    lines += [f"  {name:18} {value}" for name, value in shown.items() if name != "components"]
+    lines += component_lines(shown)
     if not shown:
         lines.append("version and counters: with --key and --grant")
     invocation.result(data, "\n".join(lines))
+
+
+def _identified(runner: ScriptRunner, bench: Bench) -> tuple[DeviceIdentity, HelloReply, list[CoseKey]]:
+    """Which device it is, and every key it proves that with: whoever revokes a stolen device revokes them all."""
+    from devguard.session.connect import EDWARDS_SUITES, identify
+
+    identity, hello = runner.run(identify(bench))
+    keys = [identity.key]
+    if not set(EDWARDS_SUITES).isdisjoint(hello.suites):
+        other, _ = runner.run(identify(replace(bench, serial=identity.serial), EDWARDS_SUITES))
+        keys.append(other.key)
+    return identity, hello, keys
+
+
+def _report(
+    invocation: Invocation, runner: ScriptRunner, bench: Bench, grant_file: Path, signer: Callable[[], Signer]
+) -> dict[str, Any]:
+    """What the device says of itself in a session, which is on record before it is opened."""
+    import hashlib
+
+    from devguard.cli.files import read_grant_file
+    from devguard.session.update import fetch_report
+
+    with recorded(invocation, "device.info") as note:
+        one = read_grant_file(grant_file)
+        note.actor, note.device = one.subject, bench.serial
+        note.digest("GRANT", hashlib.sha256(one.untagged).digest())
+        full = replace(bench, grant=one.untagged, signer=signer())
+        note.commit()
+        report, signed = runner.run(fetch_report(full))
+        note.digest("REPORT", hashlib.sha256(signed).digest())
+        note.commit(action="device.report")
+    return report.to_json()

@@ -50,4 +50,5 @@ def _examine(invocation: Invocation) -> Iterator[Finding]:
     yield from checks.disk(home, system)
     yield from checks.key_files(home)
     yield from checks.serial(system)
+    yield from checks.software()
     yield from checks.versions()

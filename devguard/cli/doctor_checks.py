@@ -7,6 +7,7 @@ refuse to work because of it; everything a person should mend is `warn`; what ca
 from __future__ import annotations
 
 import contextlib
+import csv
 import enum
 import importlib.metadata
 import os
@@ -23,20 +24,22 @@ from devguard.errors import DevguardError
 if TYPE_CHECKING:
     from devguard.cli.home import Home
 
-CLOCK_LEEWAY: Final = 24 * 3600
 EARLIEST: Final = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())  # older than this version of devguard
 LATEST: Final = int(datetime(2100, 1, 1, tzinfo=UTC).timestamp())
 SUPPORT_SOON: Final = 90
-# End of security support without extra contracts, as the distributions announced it by 2026-01.
+# End of security support without extra contracts (Debian: LTS), as the distributions' own table had it then.
+SUPPORT_AS_OF: Final = "2026-07"
 SUPPORT_ENDS: Final = {
     ("debian", "11"): date(2026, 8, 31),
     ("debian", "12"): date(2028, 6, 30),
     ("debian", "13"): date(2030, 6, 30),
-    ("ubuntu", "20.04"): date(2025, 5, 31),
-    ("ubuntu", "22.04"): date(2027, 4, 30),
-    ("ubuntu", "24.04"): date(2029, 4, 30),
-    ("ubuntu", "26.04"): date(2031, 4, 30),
+    ("ubuntu", "20.04"): date(2025, 5, 29),
+    ("ubuntu", "22.04"): date(2027, 6, 1),
+    ("ubuntu", "24.04"): date(2029, 5, 31),
+    ("ubuntu", "26.04"): date(2031, 5, 29),
 }
+# Where a Debian or Ubuntu system keeps that table, newer than ours when it is updated (package distro-info-data).
+DISTRO_INFO: Final = {"debian": ("debian.csv", "eol-lts"), "ubuntu": ("ubuntu.csv", "eol")}
 # (lowest version devguard runs with, first major version it has not been tested with)
 TESTED: Final = {
     "cbor2": ((5, 9), 6),
@@ -115,20 +118,21 @@ def _against_trust(home: Home, now: int) -> Iterator[Finding]:
 
 
 def _against_evidence(home: Home, now: int) -> Iterator[Finding]:
-    from devguard.evidence.log import read_records
+    from devguard.cli.memory import check_clock, origin, recall
 
     if not home.evidence_folder.exists():
         return
-    latest = 0
     try:
-        for record in read_records(home.evidence_folder):
-            latest = max(latest, record.time)
+        # The end of the log only, as every command does: a log of years is `devguard evidence verify`'s to read.
+        memory = recall(home, origin(home) or "")
+        check_clock(memory, now)
     except DevguardError as error:
-        yield Finding("evidence", State.REFUSE, error.message, error.code)
+        subject = "clock" if error.code == "clock.rollback" else "memory"
+        yield Finding(subject, State.REFUSE, error.message, error.code)
         return
-    if latest > now:
-        detail = f"the clock is {latest - now} s behind the latest evidence record"
-        yield Finding("clock", State.REFUSE if latest > now + CLOCK_LEEWAY else State.WARN, detail, "trust.not-yet")
+    yield Finding("memory", State.OK, "it is the one that the newest evidence record names")
+    if memory.latest > now:
+        yield Finding("clock", State.WARN, f"the clock is {memory.latest - now} s behind the latest time seen here")
 
 
 def support(system: System, now: int) -> Iterator[Finding]:
@@ -139,17 +143,31 @@ def support(system: System, now: int) -> Iterator[Finding]:
         return
     facts = {key: value.strip().strip("\"'") for key, _, value in (line.partition("=") for line in text.splitlines())}
     name = facts.get("PRETTY_NAME") or facts.get("ID", "this system")
-    end = SUPPORT_ENDS.get((facts.get("ID", ""), facts.get("VERSION_ID", "")))
-    with contextlib.suppress(ValueError):
-        end = date.fromisoformat(facts["SUPPORT_END"]) if "SUPPORT_END" in facts else end
+    end, source = _support_end(system, facts)
     if end is None:
         yield Finding("system", State.UNKNOWN, f"{name}: when its support ends is not known here")
         return
     left = (end - datetime.fromtimestamp(now, UTC).date()).days
     if left < 0:
-        yield Finding("system", State.WARN, f"{name}: without security updates since {end}; replace it")
+        yield Finding("system", State.WARN, f"{name}: without security updates since {end} ({source}); replace it")
     else:
-        yield Finding("system", State.WARN if left < SUPPORT_SOON else State.OK, f"{name}: supported until {end}")
+        state = State.WARN if left < SUPPORT_SOON else State.OK
+        yield Finding("system", state, f"{name}: supported until {end} ({source})")
+
+
+def _support_end(system: System, facts: dict[str, str]) -> tuple[date | None, str]:
+    """When support ends, and who says so: the system itself, its distribution's table, else ours with its date."""
+    with contextlib.suppress(ValueError, KeyError):
+        return date.fromisoformat(facts["SUPPORT_END"]), "says os-release"
+    name, version = facts.get("ID", ""), facts.get("VERSION_ID", "")
+    if name in DISTRO_INFO:
+        file, column = DISTRO_INFO[name]
+        rows = (system.text("usr", "share", "distro-info", file) or "").splitlines()
+        with contextlib.suppress(ValueError, csv.Error):
+            for row in csv.DictReader(rows):
+                if (row.get("version") or "").removesuffix(" LTS") == version:
+                    return date.fromisoformat(row.get(column) or ""), "says distro-info-data"
+    return SUPPORT_ENDS.get((name, version)), f"as known in {SUPPORT_AS_OF}"
 
 
 def disk(home: Home, system: System) -> Iterator[Finding]:
@@ -222,6 +240,13 @@ def serial(system: System) -> Iterator[Finding]:
         yield Finding("serial", State.WARN, detail)
     else:
         yield Finding("serial", State.OK, f"{len(ports) or 'no'} serial ports, none closed to this account")
+
+
+def software() -> Iterator[Finding]:
+    """Which devguard this is, by the digest of its own files: to compare machines, and the record of a ceremony."""
+    from devguard.cli.ceremony_record import software as told
+
+    yield Finding("devguard", State.OK, told())
 
 
 def versions() -> Iterator[Finding]:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from devguard.cli.context import Command, Invocation, passphrase_option
-from devguard.errors import Refused
+from devguard.cli.context import Command, Invocation, VerdictExit, passphrase_option
+from devguard.cli.faults import KNOWN, Faults
+from devguard.errors import Exit, Refused
 
 if TYPE_CHECKING:
     from devguard.custody.keyfile import FileSigner
@@ -23,34 +24,8 @@ if TYPE_CHECKING:
     from devguard.device.storage import DeviceDirectory
     from devguard.device.therapy import PacingTherapy, PumpTherapy
 
-FAULTS = ("self-test", "therapy-active", "battery=PERCENT")
 _SAVE_EVERY = 2.0
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # a serial number that is also a folder's name
-
-
-@dataclass(slots=True)
-class Faults:
-    """What is wrong with the emulated device on purpose."""
-
-    self_test: bool = False
-    therapy_active: bool = False
-    battery: int | None = None
-
-    @classmethod
-    def of(cls, specs: tuple[str, ...]) -> Faults:
-        """From `--fault` texts; a usage error names the known ones."""
-        faults = cls()
-        for spec in specs:
-            name, _, value = spec.partition("=")
-            if name == "self-test" and not value:
-                faults.self_test = True
-            elif name == "therapy-active" and not value:
-                faults.therapy_active = True
-            elif name == "battery" and re.fullmatch(r"[0-9]{1,3}", value) and int(value) <= 100:
-                faults.battery = int(value)
-            else:
-                raise click.BadParameter(f"{spec!r} is not one of {', '.join(FAULTS)}", param_hint="--fault")
-        return faults
 
 
 @dataclass(slots=True)
@@ -87,9 +62,15 @@ class Ticker:
     "--state", type=click.Path(path_type=Path, file_okay=False), help="State directory (default: in the home)."
 )
 @click.option("--link", default="pty", show_default=True, help="pty or socket://127.0.0.1:PORT.")
-@click.option("--protocol", type=click.Choice(["devguard"]), default="devguard", show_default=True, expose_value=False)
+@click.option("--protocol", type=click.Choice(["devguard", "smp"]), default="devguard", show_default=True)
 @click.option(
-    "--fault", "faults", multiple=True, metavar="SPEC", help=f"Something wrong on purpose: {', '.join(FAULTS)}."
+    "--firmware",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="What a model that speaks only MCUmgr runs at its first start: one MCUboot image for each of its images.",
+)
+@click.option(
+    "--fault", "faults", multiple=True, metavar="SPEC", help=f"Something wrong on purpose: {', '.join(KNOWN)}."
 )
 @passphrase_option
 @click.pass_obj
@@ -103,6 +84,8 @@ def emulate(
     revision: str | None,
     state: Path | None,
     link: str,
+    protocol: str,
+    firmware: tuple[Path, ...],
     faults: tuple[str, ...],
     passphrase_fd: int | None,
 ) -> None:
@@ -117,13 +100,18 @@ def emulate(
         raise click.BadParameter(f"{serial[:80]!r} is not a plain serial number", param_hint="--serial")
     name = serial or f"{model.split('-')[0].upper()}-{os.urandom(4).hex().upper()}"
     folder = state or invocation.home.make(invocation.home.path / "devices") / name
+    if known.smp.only or firmware:
+        from devguard.cli.emulate_smp import run_legacy
+
+        run_legacy(invocation, known, protocol, folder, name, wrong, firmware, link)
+        return
     with DeviceDirectory(folder, known) as directory:
         if directory.identity is None:
             signer = _authority(invocation, trust_file, authority, passphrase_fd)
             _enrol(invocation, directory, known, trust_file, signer, name, site, revision)
         elif serial is not None and directory.identity.serial != serial:
             raise Refused("device.provisioned", f"{folder} belongs to serial {directory.identity.serial}, not {serial}")
-        _serve(invocation, directory, link, wrong)
+        _serve(invocation, directory, link, wrong, protocol)
 
 
 def _check_link(link: str) -> None:
@@ -166,6 +154,7 @@ def _enrol(
     from devguard.cli.record import recorded
     from devguard.custody.files import read_limited
     from devguard.device.provision import provision
+    from devguard.grant.credential import read_credential
 
     invocation.home.trust(trust_file)
     trust = read_limited(trust_file or invocation.home.trust_file, TRUST_LIMIT)
@@ -182,16 +171,18 @@ def _enrol(
             now=invocation.now(),
             random=os.urandom,
         )
+        keys = () if directory.identity is None else directory.identity.keys
+        # The one place where they stand when the device is out of reach and they are to be revoked.
+        note.details["keys"] = ", ".join(read_credential(one.credential).key.fingerprint for one in keys)
 
 
-def _serve(invocation: Invocation, directory: DeviceDirectory, link: str, faults: Faults) -> None:
+def _serve(invocation: Invocation, directory: DeviceDirectory, link: str, faults: Faults, protocol: str) -> None:
     from devguard.device.emulator import PtyLine, SocketLine, serve_line
+    from devguard.device.flash import PowerCut
     from devguard.device.node import Surroundings
     from devguard.device.provision import open_node
 
-    stopping: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda got, _frame: stopping.append(got))
+    stopping = stop_signals()
     therapy = directory.load_therapy()
     if faults.therapy_active:
         _make_busy(therapy)
@@ -203,18 +194,41 @@ def _serve(invocation: Invocation, directory: DeviceDirectory, link: str, faults
         random=os.urandom,
         self_test=lambda: not faults.self_test,
     )
-    node = open_node(directory, surroundings, therapy)
-    node.boot()
+    faults.harm(directory.cells)
+    node = open_node(directory, surroundings, therapy, faults.power())
     line = PtyLine() if link == "pty" else SocketLine(link)
     ticker = Ticker(directory, therapy)
     try:
-        _announce(invocation, line.port, node.model.name, node.identity.serial, directory.path)
-        serve_line(line, node, os.urandom, lambda: bool(stopping), ticker)
+        node.boot()
+        announce(invocation, line.port, node.model.name, node.identity.serial, directory.path)
+        if protocol == "smp":
+            from devguard.cli.emulate_smp import serve_guarded
+
+            serve_guarded(node, faults, line, lambda: bool(stopping), ticker)
+        else:
+            serve_line(line, node, os.urandom, lambda: bool(stopping), ticker)
+    except PowerCut as cut:
+        raise power_went(invocation, faults, cut) from None
     finally:
         line.close()
         ticker.save()
     if signal.SIGINT in stopping:
         raise KeyboardInterrupt
+
+
+def stop_signals() -> list[int]:
+    """Filled by the signals that end an emulator."""
+    stopping: list[int] = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda got, _frame: stopping.append(got))
+    return stopping
+
+
+def power_went(invocation: Invocation, faults: Faults, cut: Exception) -> VerdictExit:
+    """Say that the power was cut as asked; what the emulator ends with."""
+    at = faults.power_cut[0] if faults.power_cut else 0
+    invocation.note(f"the power went at flash operation {at} ({cut}); start the emulator again to switch it on")
+    return VerdictExit(Exit.RETRY)
 
 
 def _make_busy(therapy: PumpTherapy | PacingTherapy) -> None:
@@ -228,7 +242,7 @@ def _make_busy(therapy: PumpTherapy | PacingTherapy) -> None:
         therapy.start_session(now)
 
 
-def _announce(invocation: Invocation, port: str, model: str, serial: str, state: Path) -> None:
+def announce(invocation: Invocation, port: str, model: str, serial: str, state: Path) -> None:
     """The contract's first line, flushed: tools wait for it."""
     invocation.printed = True
     click.echo(json.dumps({"port": port, "model": model, "serial": serial, "state": str(state)}))

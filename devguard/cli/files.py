@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -16,18 +17,18 @@ from devguard.custody.files import file_error, open_regular
 from devguard.errors import Malformed, Refused
 
 if TYPE_CHECKING:
+    from devguard.grant.claims import Grant
     from devguard.manifest.envelope import Envelope
 
+GRANT_LIMIT: Final = 16 * 1024
 _COPY_CHUNK: Final = 1 << 20
 
 
-class SliceReader(io.RawIOBase):
-    """`size` bytes of an open file from `offset`, with a position of its own."""
+class _Positioned(io.RawIOBase):
+    """`size` bytes with a position of their own."""
 
-    def __init__(self, descriptor: int, offset: int, size: int) -> None:
+    def __init__(self, size: int) -> None:
         super().__init__()
-        self._descriptor = descriptor
-        self._offset = offset
         self._size = size
         self._at = 0
 
@@ -40,10 +41,19 @@ class SliceReader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move within the slice."""
+        """Move within the bytes."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
         self._at = max(0, base + offset)
         return self._at
+
+
+class SliceReader(_Positioned):
+    """`size` bytes of an open file from `offset`, with a position of its own."""
+
+    def __init__(self, descriptor: int, offset: int, size: int) -> None:
+        super().__init__(size)
+        self._descriptor = descriptor
+        self._offset = offset
 
     def readinto(self, buffer: Any) -> int:
         """Read at the slice's own position; 0 at its end."""
@@ -55,9 +65,39 @@ class SliceReader(io.RawIOBase):
         return count
 
 
+class JoinedReader(_Positioned):
+    """Several readers back to back, each of a known size, as one; a reader that ends early ends all."""
+
+    def __init__(self, parts: Sequence[tuple[BinaryIO, int]]) -> None:
+        super().__init__(sum(size for _, size in parts))
+        self._parts = tuple(parts)
+
+    def readinto(self, buffer: Any) -> int:
+        """Read at the position of the whole, at most to the end of the reader it lies in; 0 at the end."""
+        start = 0
+        for reader, size in self._parts:
+            inside = self._at - start
+            if inside < size:
+                reader.seek(inside)
+                data = reader.read(min(len(buffer), size - inside))
+                buffer[: len(data)] = data
+                self._at += len(data)
+                return len(data)
+            start += size
+        return 0
+
+
 def open_input(path: Path) -> BinaryIO:
     """A regular file, opened once for reading; `file.missing` / `file.unreadable`."""
     return os.fdopen(open_regular(path), "rb")
+
+
+def read_grant_file(path: Path) -> Grant:
+    """The grant in a file, read and not judged; what `read_limited` and `read_grant` raise."""
+    from devguard.custody.files import read_limited
+    from devguard.grant.claims import read_grant
+
+    return read_grant(read_limited(path, GRANT_LIMIT))
 
 
 def payload_reader(file: BinaryIO, envelope: Envelope, name: str) -> SliceReader | None:

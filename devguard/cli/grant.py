@@ -15,8 +15,10 @@ from devguard.errors import Refused
 
 if TYPE_CHECKING:
     from devguard.custody.keyfile import FileSigner, KeyInfo
+    from devguard.grant.check import DeviceView
     from devguard.grant.claims import Grant
     from devguard.grant.scope import Scope
+    from devguard.trust.document import TrustDocument
 
 HEX = "hexadecimal"
 
@@ -205,16 +207,10 @@ def _text(one: Grant, now: int) -> str:
 @click.pass_obj
 def show(invocation: Invocation, file: Path) -> None:
     """Show what a grant says. Nothing is judged: `grant check` judges."""
-    one = _read(file)
+    from devguard.cli.files import read_grant_file
+
+    one = read_grant_file(file)
     invocation.result(as_dict(one), _text(one, invocation.now()))
-
-
-def _read(file: Path) -> Grant:
-    from devguard.cli.home import GRANT_LIMIT
-    from devguard.custody.files import read_limited
-    from devguard.grant.claims import read_grant
-
-    return read_grant(read_limited(file, GRANT_LIMIT))
 
 
 @grant.command("check", cls=Command)
@@ -230,6 +226,11 @@ def _read(file: Path) -> Grant:
     type=click.Choice(["update", "recover", "read-log"]),
     help="For this action (default: the grant's first).",
 )
+@click.option(
+    "--device-epoch",
+    type=click.IntRange(0, 2**32 - 1),
+    help="The device's grant epoch, from its report (default: not known; at least the trust document's).",
+)
 @click.option("--now", type=Moment(), help="Judge as of this time.")
 @click.pass_obj
 def check(
@@ -240,18 +241,23 @@ def check(
     serial: str | None,
     site: str | None,
     action: str | None,
+    device_epoch: int | None,
     now: int | None,
 ) -> None:
-    """Check a grant as a device would, as far as a bench can."""
+    """Check a grant as a device would, as far as a bench can; what it cannot know is said.
+
+    Without --device-epoch the grant passes when some device under this trust document could take its epoch.
+    """
+    from devguard.cli.files import read_grant_file
     from devguard.grant.check import check_grant
     from devguard.grant.claims import Action
 
     with recorded(invocation, "grant.check") as note:
-        one = _read(file)
+        one = read_grant_file(file)
         note.digest("GRANT", _digest(one))
         moment = now if now is not None else invocation.now()
         trust = invocation.home.trust(trust_file)
-        view = device_view(one, model, serial, site)
+        view = device_view(one, trust, model=model, serial=serial, site=site, epoch=device_epoch)
         wanted = Action(
             action
             or (
@@ -262,16 +268,39 @@ def check(
         )
         check_grant(one, trust=trust, now=moment, device=view, action=wanted, holder=None)
         note.commit()
-    invocation.result(
-        {"ok": True, **as_dict(one)}, f"good for {wanted} on {view.model} {view.serial}\n{_text(one, moment)}"
-    )
+    unknown = _unknown(one, device_epoch is None)
+    lines = [f"good for {wanted} on {view.model} {view.serial}", _text(one, moment)]
+    lines += [f"  not known here: {what}" for what in unknown]
+    invocation.result({"ok": True, "not_known": unknown, **as_dict(one)}, "\n".join(lines))
 
 
-def device_view(one: Grant, model: str | None, serial: str | None, site: str | None) -> Any:
-    """What a bench knows of a device before it has met it: the rest of the check is the device's."""
+def _unknown(one: Grant, epoch: bool) -> list[str]:
+    """What only the device can say."""
+    found = [f"the device's grant epoch; above {one.scope.epoch} it refuses this grant"] if epoch else []
+    if one.scope.device_nonce is not None:
+        found.append("whether the device issued that nonce and has not seen it used")
+    if one.scope.max_uses is not None:
+        found.append("how many of its uses the device has seen")
+    return found
+
+
+def device_view(
+    one: Grant,
+    trust: TrustDocument,
+    *,
+    model: str | None = None,
+    serial: str | None = None,
+    site: str | None = None,
+    epoch: int | None = None,
+) -> DeviceView:
+    """What a bench knows of a device before it has met it: the rest of the check is the device's.
+
+    epoch: the device's grant epoch; None: the lowest under which a device that holds `trust` could take the grant.
+    """
     from devguard.device.models import load_model
     from devguard.grant.check import DeviceView
     from devguard.manifest.model import Clock
+    from devguard.trust.model import EPOCH_STEP
 
     def only(members: frozenset[str], given: str | None) -> str:
         return given or next((name for name in sorted(members) if name != "*"), "")
@@ -284,6 +313,6 @@ def device_view(one: Grant, model: str | None, serial: str | None, site: str | N
         serial=only(one.scope.serials, serial),
         site=where,
         clock=clock,
-        epoch=one.scope.epoch,
+        epoch=max(trust.grant_epoch, one.scope.epoch - EPOCH_STEP) if epoch is None else epoch,
         nonces=None,
     )

@@ -6,6 +6,7 @@
     trust/N.trust                   every version that was in use here
     memory.cbor                     what must not be forgotten; the evidence log says whether it is the right one
     grants/*.grant                  grants received
+    releases/DIGEST.suit            releases pushed from here, to make patches from
     evidence/                       the log and its checkpoint, nothing else
     config.toml                     defaults for options: [push] port = "..."
 
@@ -14,9 +15,10 @@ Nothing is created by looking; folders appear, mode 0700, when something is firs
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
     from devguard.trust.document import TrustDocument
 
 KEY_SUFFIXES: Final = (".key", ".pub")
-GRANT_LIMIT: Final = 16 * 1024
 TRUST_LIMIT: Final = 64 * 1024
 STATION: Final = "station"
 
@@ -74,6 +75,11 @@ class Home:
     def grants(self) -> Path:
         """Folder of grants."""
         return self.path / "grants"
+
+    @property
+    def releases(self) -> Path:
+        """Folder of releases kept to make patches from."""
+        return self.path / "releases"
 
     @property
     def evidence_folder(self) -> Path:
@@ -160,12 +166,12 @@ class Home:
 
         return read_info(self.key_path(reference))
 
-    def signer(self, reference: str, passphrase: Callable[[str], bytes]) -> FileSigner:
+    def signer(self, reference: str, passphrase: Callable[[str], bytes], pin: Callable[[str], bytes]) -> FileSigner:
         """The signer of a KEY argument; the passphrase, or the PIN of its token, is asked for by the key's name."""
         from devguard.custody.keyfile import load_signer
 
         path = self.key_path(reference)
-        return load_signer(path, lambda: passphrase(path.stem))
+        return load_signer(path, lambda: passphrase(path.stem), lambda: pin(path.stem))
 
     def private_keys(self) -> list[Path]:
         """All private key files in keys/, in name order."""
@@ -228,31 +234,61 @@ class Home:
     def trust(self, given: Path | None) -> TrustDocument:
         """The trust document given, or the one kept; vouched for by its own root, its time not yet judged.
 
-        The one kept is compared with what this station remembers. Raises `Refused("trust.missing")` without either,
-        `Refused("trust.rollback")` for a kept one that was set back, and what `read_trust` raises.
+        Either is compared with what this station remembers, one that was given only where it shares a root key with
+        those kept here. Raises `Refused("trust.missing")` without either, `Refused("trust.rollback")` for one older
+        than, or of one version with, what was seen here, the codes of the chain, and what `read_trust` raises.
         """
         from devguard.custody.files import read_limited
         from devguard.trust.document import read_trust
 
-        if given is None and not self.trust_file.is_file():
-            raise Refused("trust.missing", f"no trust document: none was given and {self.trust_file} does not exist")
-        document = read_trust(read_limited(given or self.trust_file, TRUST_LIMIT))
-        if given is None and self.memory_file.is_file():
-            from devguard.cli.memory import check_trust
-
-            check_trust(self, document)
+        if given is None:
+            self._need_trust()
+        data = read_limited(given or self.trust_file, TRUST_LIMIT)
+        document = read_trust(data)
+        self.remembers(document, data, given)
         return document
 
+    def remembers(self, document: TrustDocument, data: bytes, given: Path | None) -> None:
+        """Return when nothing this station remembers stands against a document; `given`: where it was given from, None
+        for the one kept here. Raises as `trust`."""
+        from devguard.cli.memory import check_given, check_trust
+
+        if not self.memory_file.is_file():
+            return
+        if given is None:
+            check_trust(self, document)
+        else:
+            check_given(self, document, data, given.parent)
+
+    def _need_trust(self) -> None:
+        if not self.trust_file.is_file():
+            raise Refused("trust.missing", f"no trust document: none was given and {self.trust_file} does not exist")
+
     def keep_trust(self, data: bytes) -> bool:
-        """Keep a trust document as the one in use if none is kept yet; whether it was kept."""
+        """Keep a trust document as the one in use if none is kept yet; whether it was kept.
+
+        Where this station remembers a trust document, only that one or what follows from it is kept.
+        """
+        from devguard.cli.memory import check_trust
         from devguard.custody.files import write_atomic
+        from devguard.custody.locks import locked
         from devguard.trust.document import read_trust
 
         if self.trust_file.exists():
             return False
+        document = read_trust(data)
         self.make(self.trust_file.parent)
-        self.keep_version(read_trust(data).version, data)
-        write_atomic(self.trust_file, data)
+        with locked(self.trust_file):
+            if self.trust_file.exists():
+                return False
+            if self.memory_file.is_file():
+                try:
+                    check_trust(self, document)
+                except Refused:
+                    return False
+            with self._all_or_none([document.version]):
+                self.keep_version(document.version, data)
+                write_atomic(self.trust_file, data)
         return True
 
     def keep_version(self, number: int, data: bytes) -> None:
@@ -261,32 +297,56 @@ class Home:
 
         write_atomic(self.trust_version(number), data)
 
-    def follow_trust(self, chain: Iterable[bytes], now: int) -> TrustDocument:
+    def follow_trust(
+        self, chain: Iterable[bytes], now: int, before: Callable[[TrustDocument], None] = lambda _newest: None
+    ) -> TrustDocument:
         """Follow a chain of documents, oldest first, from the one kept; the newest is in use on return.
 
-        Nothing changes unless the whole chain holds. Raises as `trust` and `devguard.trust.chain.follow`.
+        Nothing changes unless the whole chain holds and `before`, called then, returns. Raises as `trust` and
+        `devguard.trust.chain.follow`.
         """
         from devguard.custody.files import write_atomic
+        from devguard.custody.locks import locked
         from devguard.trust.chain import Walk
 
-        walk, newer = Walk.start(self.trust(None)), []
-        for data in chain:
-            reached = walk.step(data)
-            if reached.newest is not walk.newest:
-                newer.append((reached.newest.version, data))
-            walk = reached
-        newest = walk.finish(now)
-        for number, data in newer:
-            self.keep_version(number, data)
-        if walk.data is not None:
-            write_atomic(self.trust_file, walk.data)
+        self._need_trust()
+        with locked(self.trust_file):
+            walk, newer = Walk.start(self.trust(None)), []
+            for data in chain:
+                reached = walk.step(data)
+                if reached.newest is not walk.newest:
+                    newer.append((reached.newest.version, data))
+                walk = reached
+            newest = walk.finish(now)
+            before(newest)
+            with self._all_or_none(number for number, _ in newer):
+                for number, data in newer:
+                    self.keep_version(number, data)
+                if walk.data is not None:
+                    write_atomic(self.trust_file, walk.data)
         return newest
+
+    @contextlib.contextmanager
+    def _all_or_none(self, numbers: Iterable[int]) -> Iterator[None]:
+        """Versions that were not there before go again when not all that is to be written could be."""
+        new = [path for path in map(self.trust_version, numbers) if not path.exists()]
+        try:
+            yield
+        except DevguardError:
+            for path in new:
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+            raise
 
     def grant_files(self) -> list[Path]:
         """All grants kept, in name order."""
         return sorted(self.grants.glob("*.grant")) if self.grants.is_dir() else []
 
     # evidence
+
+    def keeps_evidence(self) -> bool:
+        """Whether a log was ever begun here."""
+        return self.evidence_folder.is_dir() or (self.keys / f"{STATION}.key").is_file()
 
     def evidence(self) -> EvidenceLog:
         """The evidence log, open for appending; sealed by the station's key."""

@@ -1,4 +1,4 @@
-"""`devguard key new|show|list|export|ceremony`: keys, who holds them and what for; in files or on tokens."""
+"""`devguard key new|show|list|check|export|ceremony`: keys, who holds them and what for; in files or on tokens."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ import click
 from devguard.cli.ceremony import ceremony
 from devguard.cli.context import Command, Invocation, passphrase_option, passphrase_reader
 from devguard.cli.home import STATION
+from devguard.cli.key_check import check
+from devguard.cli.record import Note, recorded
 from devguard.errors import Malformed, Refused
 
 if TYPE_CHECKING:
     from devguard.cose.keys import CoseKey
     from devguard.custody.keyfile import KeyInfo
+    from devguard.custody.uri import TokenUri
 
 ROLES = (
     "root", "release", "quality", "technician-authority", "device-authority", "station", "witness", "technician",
@@ -24,10 +27,11 @@ ALGORITHMS = ("ESP256", "ESP384", "Ed25519", "ML-DSA-44", "ML-DSA-65", "ML-DSA-8
 
 @click.group()
 def key() -> None:
-    """Make, show, list and export keys; lead the ceremony of a root."""
+    """Make, show, list, check and export keys; lead the ceremony of a root."""
 
 
 key.add_command(ceremony)
+key.add_command(check)
 
 
 def as_dict(info: KeyInfo) -> dict[str, Any]:
@@ -65,58 +69,81 @@ def _text(info: KeyInfo) -> str:
 @click.option("--development", is_flag=True, help="Mark as a development key, which production trust refuses.")
 @passphrase_option
 @click.pass_obj
-def new(
-    invocation: Invocation,
-    name: str,
-    person: str,
-    role: str,
-    alg: str | None,
-    out: Path | None,
-    token: str | None,
-    existing: bool,
-    development: bool,
-    passphrase_fd: int | None,
-) -> None:
+def new(invocation: Invocation, /, name: str, **wish: Any) -> None:
     """Make a key NAME: an encrypted file, mode 0600, that is never overwritten; or a key on a token and its file.
 
     A PIN is asked for like a passphrase, never taken from the URI, and tried once.
     """
-    from devguard.cose.algorithms import algorithm_named
-    from devguard.custody.keyfile import create_key, create_token_key
     from devguard.custody.uri import parse_uri
 
-    if existing and token is None:
+    if wish["existing"] and wish["token"] is None:
         raise click.UsageError("--existing goes with --pkcs11")
-    uri = None if token is None else parse_uri(token)
-
-    home = invocation.home
-    if out is None and (Path(name).name != name or name.startswith(".")):
-        raise Malformed("key.malformed", f"{name!r} is not a plain key name")
-    if out is None and name == STATION:
-        raise Refused("key.exists", "that name is kept for this station's own key, which devguard makes by itself")
-    path = out if out is not None else home.make(home.keys) / f"{name}.key"
-    default = "Ed25519" if role in ("station", "witness") else "ESP256"
-    if uri is not None:
-        made, where = create_token_key(
-            path,
-            uri,
-            name=name,
-            person=person,
-            role=role,
-            algorithm=algorithm_named(alg or default) if alg is not None or not existing else None,
-            development=development,
-            pin=passphrase_reader(passphrase_fd, f"the token, the PIN of its user, for {name}"),
-            existing=existing,
-        )
-        facts = {**as_dict(made), "path": str(path), "token": str(where)}
-        invocation.result(facts, f"{_text(made)}\non {where}\nnamed by {path}, mode 0600")
+    with recorded(invocation, "key.new", actor=wish["person"], only_where_kept=True) as note:
+        uri = None if wish["token"] is None else parse_uri(wish["token"])
+        path = _place(invocation, name, wish["out"])
+        facts = {one: wish[one] for one in ("person", "role", "development")}
+        if uri is None:
+            info, where = _in_file(note, path, name, wish, facts), None
+        else:
+            info, where = _on_token(note, path, name, uri, wish, facts)
+    if where is None:
+        invocation.result({**as_dict(info), "path": str(path)}, f"{_text(info)}\nwritten to {path}, mode 0600")
         return
-    algorithm = algorithm_named(alg or default)
-    secret = passphrase_reader(passphrase_fd, name, confirm=True)()
-    info = create_key(
-        path, name=name, person=person, role=role, algorithm=algorithm, development=development, passphrase=secret
+    invocation.result(
+        {**as_dict(info), "path": str(path), "token": where}, f"{_text(info)}\non {where}\nnamed by {path}, mode 0600"
     )
-    invocation.result({**as_dict(info), "path": str(path)}, f"{_text(info)}\nwritten to {path}, mode 0600")
+
+
+def _place(invocation: Invocation, name: str, out: Path | None) -> Path:
+    """Where the new key's file goes."""
+    if out is not None:
+        return out
+    home = invocation.home
+    if Path(name).name != name or name.startswith("."):
+        raise Malformed("key.malformed", f"{name!r} is not a plain key name")
+    if name == STATION:
+        raise Refused("key.exists", "that name is kept for this station's own key, which devguard makes by itself")
+    return home.make(home.keys) / f"{name}.key"
+
+
+def _default_algorithm(role: str) -> str:
+    return "Ed25519" if role in ("station", "witness") else "ESP256"
+
+
+def _in_file(note: Note, path: Path, name: str, wish: dict[str, Any], facts: dict[str, Any]) -> KeyInfo:
+    from devguard.cose.algorithms import algorithm_named
+    from devguard.custody.keyfile import create_key
+
+    algorithm = algorithm_named(wish["alg"] or _default_algorithm(wish["role"]))
+    secret = passphrase_reader(wish["passphrase_fd"], name, confirm=True)()
+    info = create_key(path, name=name, algorithm=algorithm, passphrase=secret, **facts)
+    _noted(note, info, path)
+    return info
+
+
+def _on_token(
+    note: Note, path: Path, name: str, uri: TokenUri, wish: dict[str, Any], facts: dict[str, Any]
+) -> tuple[KeyInfo, str]:
+    from devguard.cose.algorithms import algorithm_named
+    from devguard.custody.keyfile import create_token_key
+
+    wanted = wish["alg"] or (None if wish["existing"] else _default_algorithm(wish["role"]))
+    info, where = create_token_key(
+        path,
+        uri,
+        name=name,
+        algorithm=None if wanted is None else algorithm_named(wanted),
+        pin=passphrase_reader(wish["passphrase_fd"], f"the user of the token, for {name}", pin=True),
+        existing=wish["existing"],
+        **facts,
+    )
+    _noted(note, info, path)
+    note.details["token"] = str(where)
+    return info, str(where)
+
+
+def _noted(note: Note, info: KeyInfo, path: Path) -> None:
+    note.details.update(key=info.key.fingerprint, role=info.role, person=info.person, file=str(path))
 
 
 @key.command("show", cls=Command)

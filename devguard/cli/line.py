@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from devguard.cli.context import printed
 from devguard.errors import DevguardError, LinkError
 
 if TYPE_CHECKING:
@@ -62,3 +64,11 @@ def totals(statistics: list[LinkStatistics]) -> tuple[int, int]:
     """(wire bytes both ways, retransmits) over all engines of a push."""
     sent = sum(one.bytes_sent + one.bytes_received for one in statistics)
     return sent, sum(one.retransmits for one in statistics)
+
+
+def component_lines(report: Mapping[str, Any]) -> list[str]:
+    """A device's components, for people; nothing where it has one, which is the image itself."""
+    return [
+        f"  runs {printed(one['id'])} {printed(one['version'])}: {one['size']} bytes, digest {one['digest'][:16]}"
+        for one in report.get("components", ())
+    ]

@@ -31,8 +31,10 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "device": (f"{_CLI}.device", "device", "Find devices and ask them who they are."),
     "push": (f"{_CLI}.push", "push", "Push a release to a device."),
     "approve": (f"{_CLI}.approve", "approve", "Approve a push as the second technician."),
+    "packets": (f"{_CLI}.packets", "packets", "Read device packets: pumps, meters, sensors, programmers."),
     "emulate": (f"{_CLI}.emulate", "emulate", "Serve an emulated device."),
     "evidence": (f"{_CLI}.evidence", "evidence", "Show and verify the evidence log."),
+    "bench": (f"{_CLI}.bench", "bench", "Measure the link and the flash on emulated devices."),
 }
 
 

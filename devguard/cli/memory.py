@@ -8,17 +8,16 @@ crash between leaves one of the two that the log names. It belongs to the statio
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from devguard import wire
 from devguard.custody.files import file_error, read_limited, sync_folder, write_atomic
+from devguard.custody.locks import locked
 from devguard.errors import DevguardError, Malformed, Refused
 from devguard.evidence.newest import newest_with
 from devguard.evidence.record import DigestOf
@@ -36,6 +35,7 @@ FORMAT: Final = 1
 LIMIT: Final = 1 << 20
 CLOCK_STEP: Final = 60  # seconds: the latest time is not written again for less
 CLOCK_LEEWAY: Final = 600  # seconds a clock may be corrected backwards
+_LOOKS: Final = 64
 _CODE: Final = "trust.rollback"
 _HINT: Final = "find out who put an old state back; then `devguard trust recover --help`"
 
@@ -66,7 +66,10 @@ class Memory:
     def with_push(self, release: Release, grant: CheckedGrant) -> Memory:
         """With a release that a device took, and the use of the grant it took it under."""
         highest = max(release.sequence, self.sequences.get(release.model, 0))
-        spent = spend_use(grant.chain, self.spent, release.manifest_digest, self.latest)
+        try:
+            spent: Mapping[bytes, Spent] = spend_use(grant.chain, self.spent, release.manifest_digest, self.latest)
+        except Refused:
+            spent = self.spent  # it has happened: a full list here must not call a device's yes a no
         return replace(self, sequences={**self.sequences, release.model: highest}, spent=spent)
 
     def with_time(self, now: int) -> Memory:
@@ -140,7 +143,24 @@ def recall(home: Home, mine: str) -> Memory:
     Raises `Refused`: `trust.rollback` when another state was put back or the memory was removed, `log.truncated` when
     it is the log that was put back, and the errors of reading the log.
     """
-    stored, pending = _read(home.memory_file), _read(home.memory_file.with_suffix(".next"))
+    found = _stored(home)
+    for _ in range(_LOOKS):
+        try:
+            return _vouched(home, mine, *found)
+        except Refused:
+            # Files and log are not read at one moment: what another process moved meanwhile is no old state.
+            again = _stored(home)
+            if again == found:
+                raise
+            found = again
+    return _vouched(home, mine, *found)
+
+
+def _stored(home: Home) -> tuple[bytes | None, bytes | None]:
+    return _read(home.memory_file), _read(home.memory_file.with_suffix(".next"))
+
+
+def _vouched(home: Home, mine: str, stored: bytes | None, pending: bytes | None) -> Memory:
     memory = _mine(stored, mine)
     entry, size = newest_with(home.evidence_folder, DigestOf.MEMORY) if home.evidence_folder.is_dir() else (None, 0)
     if memory is not None and (entry is None or memory.records > size):
@@ -162,31 +182,80 @@ def check_clock(memory: Memory, now: int) -> None:
         raise Refused("clock.rollback", f"the clock stands {memory.latest - now} s before a time seen here")
 
 
-def check_trust(home: Home, document: TrustDocument) -> None:
+def check_trust(home: Home, document: TrustDocument, memory: Memory | None = None) -> None:
     """Return when the home's current document is the one remembered, or follows from it by the documents kept.
 
-    Raises `Refused`: `trust.rollback` for an older or forked one, and the codes of the chain.
+    memory: what is remembered, by default what lies on disk. Raises `Refused`: `trust.rollback` for an older or forked
+    one, and the codes of the chain.
     """
-    memory = peek(home)
+    memory = peek(home) if memory is None else memory
     if memory is None or memory.trust_digest is None or memory.trust_digest == document.digest:
         return
+    _check_newer(memory, document)
+    if _walked(memory, document, lambda number: _read(home.trust_version(number))) != document.digest:
+        raise Refused(_CODE, f"the current document is another version {document.version} than the one kept")
+
+
+def check_given(home: Home, document: TrustDocument, data: bytes, beside: Path) -> None:
+    """Return when nothing this station remembers stands against a document that was given by hand, from folder
+    `beside`: one of another root, the one remembered, or one that follows from it by what is kept here or lies there.
+
+    Raises as `check_trust`.
+    """
+    memory = peek(home)
+    if memory is None or memory.trust_digest in (None, document.digest) or not _known_root(home, document):
+        return
+    _check_newer(memory, document)
+
+    def document_of(number: int) -> bytes | None:
+        if number == document.version:
+            return data
+        kept = _read(home.trust_version(number))
+        return kept if kept is not None else _read(beside / f"{number}.trust")
+
+    _walked(memory, document, document_of)
+
+
+def _check_newer(memory: Memory, document: TrustDocument) -> None:
     if document.version <= memory.trust_version:
         kind = "older than" if document.version < memory.trust_version else "another than the"
         raise Refused(_CODE, f"version {document.version} is {kind} version {memory.trust_version}, seen here", _HINT)
+
+
+def _walked(memory: Memory, document: TrustDocument, document_of: Callable[[int], bytes | None]) -> bytes:
+    """The digest of version `document.version`, walked to from the version remembered."""
     from devguard.trust.chain import Walk
     from devguard.trust.document import read_trust
 
-    base = _read(home.trust_version(memory.trust_version))
+    base = document_of(memory.trust_version)
     if base is None or (held := read_trust(base)).digest != memory.trust_digest:
         raise Refused("trust.gap", f"version {document.version} was not followed from version {memory.trust_version}")
     walk = Walk.start(held)
     for number in range(held.version + 1, document.version + 1):
-        data = _read(home.trust_version(number))
+        data = document_of(number)
         if data is None:
-            raise Refused("trust.gap", f"version {number} is not kept in {home.trust_file.parent}")
+            raise Refused("trust.gap", f"version {number} is not here", "devguard trust follow takes the whole chain")
         walk = walk.step(data)
-    if walk.newest.digest != document.digest:
-        raise Refused(_CODE, f"the current document is another version {document.version} than the one kept")
+    return walk.newest.digest
+
+
+def _known_root(home: Home, document: TrustDocument) -> bool:
+    """Whether a root key of the document was ever a root key here: then it is a word in this home's own chain.
+
+    One for benches is never that of a production chain, nor the other way round.
+    """
+    from devguard.trust.document import peek_trust
+    from devguard.trust.rotate import root_keys
+
+    known: set[bytes] = set()
+    for path in sorted(home.trust_file.parent.glob("*.trust")):
+        try:
+            kept, _ = peek_trust(read_limited(path, LIMIT))
+        except DevguardError:
+            continue  # what is no trust document knows no root
+        if kept.development is document.development:
+            known |= root_keys(kept).keys()
+    return not known.isdisjoint(root_keys(document))
 
 
 def _observed(home: Home, memory: Memory) -> Memory:
@@ -202,25 +271,11 @@ def _observed(home: Home, memory: Memory) -> Memory:
         if hashlib.sha256(payload).digest() == memory.trust_digest:
             return memory
         document = read_trust(data)
-        check_trust(home, document)
+        check_trust(home, document, memory)
     except DevguardError:
         return memory  # whoever asks for the document is refused; a document nobody may use is not remembered
     home.keep_version(document.version, data)
     return memory.with_trust(document)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One writer of a home's memory at a time, across processes."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
-        raise file_error(folder, error) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def append(
@@ -238,7 +293,7 @@ def append(
     `recall` and `EvidenceLog.append`; then nothing was changed.
     """
     mine = log.checkpoint.origin
-    with _locked(home.path):
+    with locked(home.memory_file):
         before = accept if accept is not None else recall(home, mine)
         after = _observed(home, before).with_time(now)
         after = change(after) if change is not None else after

@@ -9,12 +9,12 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
 from devguard.cli.context import DESCRIPTOR, Command, Invocation, passphrase_option
-from devguard.cli.line import BAUD, choose_port
+from devguard.cli.line import BAUD, choose_port, component_lines
 from devguard.cli.record import Note, recorded
 from devguard.errors import DevguardError, DeviceRefused, Refused
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from devguard.grant.check import CheckedGrant
     from devguard.grant.claims import Grant
     from devguard.manifest.envelope import Envelope
+    from devguard.session.delta import Encoded, Sent
     from devguard.session.report import Report
     from devguard.session.update import Approver
     from devguard.trust.document import TrustDocument
@@ -50,6 +51,11 @@ class Wish:
     work_order: str | None
     passphrase_fd: int | None
     second_passphrase_fd: int | None
+    delta: str
+    delta_from: Path | None
+    progress: str
+    protocol: str
+    image: int
 
 
 @click.command(cls=Command)
@@ -75,12 +81,25 @@ class Wish:
 @click.option(
     "--delta",
     type=click.Choice(["auto", "never"]),
-    default="never",
+    default="auto",
     show_default=True,
-    expose_value=False,
-    help="Patches come in a later version: the whole image is sent.",
+    help="Send a patch or the compressed image where that is less; the device judges what comes of it all the same.",
 )
-@click.option("--protocol", type=click.Choice(["devguard"]), default="devguard", show_default=True, expose_value=False)
+@click.option(
+    "--delta-from",
+    metavar="FILE.suit",
+    type=click.Path(path_type=Path),
+    help="The release that the device runs, to make a patch from (default: those kept in the home).",
+)
+@click.option("--protocol", type=click.Choice(["devguard", "smp"]), default="devguard", show_default=True)
+@click.option("--image", type=click.IntRange(0, 15), default=0, help="With smp: the number of the first image.")
+@click.option(
+    "--progress",
+    type=click.Choice(["auto", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="On stderr: a bar on a terminal, else one JSON line a second (auto); those lines anywhere (json); nothing.",
+)
 @click.option("--dry-run", is_flag=True, help="Verify and check everything a bench can; open no port.")
 @click.option("--reason", help="Why, for the record.")
 @click.option("--work-order", help="Work order, for the record.")
@@ -92,6 +111,10 @@ def push(invocation: Invocation, /, **options: Any) -> None:
     wish = Wish(**options)
     if (wish.second_key is None) != (wish.second_grant is None):
         raise click.UsageError("--second-key and --second-grant go together")
+    if wish.delta == "never" and wish.delta_from is not None:
+        raise click.UsageError("--delta-from asks for a patch, --delta never forbids it")
+    if wish.image and wish.protocol != "smp":
+        raise click.UsageError("--image goes with --protocol smp")
     try:
         with recorded(invocation, "release.push") as note, ExitStack() as stack:
             result = Pusher(invocation, wish, note, stack).run()
@@ -109,6 +132,7 @@ class Pusher:
         self.wish = wish
         self.note = note
         self.stack = stack
+        self._copy: BinaryIO | None = None
 
     def run(self) -> dict[str, Any]:
         """All steps; the JSON result of the contract."""
@@ -123,6 +147,10 @@ class Pusher:
             self.note.details["dry-run"] = "yes"
             self.note.commit()
             return {"accepted": True, "code": None, "dry_run": True, "device": None, "report": None, "link": None}
+        if self.wish.protocol == "smp":
+            from devguard.cli.push_smp import push_over_smp
+
+            return push_over_smp(self, trust, judged, signer, checked)
         return self._push(trust, judged, signer, checked)
 
     def _verdict(self, trust: TrustDocument) -> tuple[Release, Judged]:
@@ -131,7 +159,7 @@ class Pusher:
         from devguard.cli.judging import judge_file
         from devguard.verdict.judge import Target
 
-        copy = self.stack.enter_context(private_copy(self.wish.file))
+        copy = self._copy = self.stack.enter_context(private_copy(self.wish.file))
         judged = judge_file(
             self.wish.file, trust=trust, now=self.invocation.now(), target=Target(), stack=self.stack, opened=copy
         )
@@ -165,20 +193,18 @@ class Pusher:
         return verdict.require(), judged.envelope
 
     def _technician(self) -> tuple[FileSigner, Grant]:
-        from devguard.cli.home import GRANT_LIMIT
-        from devguard.custody.files import read_limited
-        from devguard.grant.claims import read_grant
+        from devguard.cli.files import read_grant_file
 
         home = self.invocation.home
         reference = self.wish.key or str(home.one_key("technician"))
         info = home.key_info(reference)
         if self.wish.grant is not None:
-            one = read_grant(read_limited(self.wish.grant, GRANT_LIMIT))
+            one = read_grant_file(self.wish.grant)
         else:
             kept = []
             for path in home.grant_files():
                 with contextlib.suppress(DevguardError):  # what cannot be read does not fit; `status` shows it
-                    kept.append(read_grant(read_limited(path, GRANT_LIMIT)))
+                    kept.append(read_grant_file(path))
             fitting = [
                 item
                 for item in kept
@@ -201,7 +227,7 @@ class Pusher:
         from devguard.grant.check import check_grant
         from devguard.grant.claims import Action
 
-        view = device_view(one, release.model, self.wish.serial, None)
+        view = device_view(one, trust, model=release.model, serial=self.wish.serial)
         if self.note.memory is not None:
             view = replace(view, spent=self.note.memory.spent)
         checked = check_grant(
@@ -211,7 +237,7 @@ class Pusher:
         return checked
 
     def _push(self, trust: TrustDocument, judged: Judged, signer: FileSigner, checked: CheckedGrant) -> dict[str, Any]:
-        from devguard.cli.judging import image_of
+        from devguard.cli.judging import stream_of
         from devguard.cli.line import runner_on, totals
         from devguard.cli.progress import progress_bar
         from devguard.link.driver import SerialDriver
@@ -232,12 +258,20 @@ class Pusher:
             before = self._before(runner, bench)
             bench = replace(bench, serial=before.serial)  # from here on this very device, or none
             note.device = before.serial
+            if wish.resume:
+                from devguard.cli.resume import check_resumed
+
+                check_resumed(self.invocation.home, before.serial, judged.envelope)
             release, envelope = self._for_device(trust, judged, before)
-            payload = image_of(judged, release.components[0])
+            payload = stream_of(judged, release)
+            forms = self._forms(payload, release.size, before)
             note.commit(action="release.push-begun")
             note.written = False
-            with progress_bar(self.invocation, release.size) as progress:
-                session = UpdateSession(release, checked, bench, sever(envelope), payload, self._approver(), progress)
+            with progress_bar(self.invocation, release.size, wish.progress) as meter:
+                runner.engine = meter.engine
+                session = UpdateSession(
+                    release, checked, bench, sever(envelope), payload, self.approver(), meter, forms, meter.queued
+                )
                 self._patiently(lambda: runner.run(session.push()))
             note.remember.append(lambda memory: memory.with_push(release, checked))
             seconds = time.monotonic() - started
@@ -247,7 +281,7 @@ class Pusher:
         note.digest("DEVICE_HEAD", report.log_head)
         after_reboot(release, report)
         note.commit()
-        wire, retransmits = totals(runner.statistics)
+        self._keep(report)
         return {
             "accepted": True,
             "code": None,
@@ -259,13 +293,22 @@ class Pusher:
                 "confirmed": report.confirmed,
             },
             "report": report.to_json(),
-            "link": {
-                "payload_bytes": release.size,
-                "wire_bytes": wire,
-                "retransmits": retransmits,
-                "seconds": round(seconds, 3),
-            },
+            "link": _link(release.size, session.sent, totals(runner.statistics), seconds),
         }
+
+    def _forms(self, image: BinaryIO, size: int, before: Report) -> tuple[Encoded, ...]:
+        """Made while no session is open: a device waits thirty seconds and no longer."""
+        if self.wish.delta == "never":
+            return ()
+        from devguard.cli.less import forms_of
+
+        return forms_of(self.invocation, image, size, before, self.wish.delta_from, self.wish.baud)
+
+    def _keep(self, report: Report) -> None:
+        if self.wish.delta != "never" and self._copy is not None:
+            from devguard.cli.less import keep
+
+            keep(self.invocation, self._copy, report.image_digest)
 
     def _before(self, runner: Any, bench: Any) -> Any:
         """What the device runs before the push, from its signed report: for the result and to refuse early."""
@@ -299,7 +342,7 @@ class Pusher:
                     raise
                 time.sleep(1)
 
-    def _approver(self) -> Approver | None:
+    def approver(self) -> Approver | None:
         from devguard.cli.approve import file_approver, key_approver
 
         wish = self.wish
@@ -311,9 +354,27 @@ class Pusher:
         return None
 
 
+def _link(size: int, sent: Sent, totals: tuple[int, int], seconds: float) -> dict[str, Any]:
+    """What went over the line: `payload_bytes` are the image's, `sent_bytes` those of the form it travelled in."""
+    return {
+        "payload_bytes": size,
+        "wire_bytes": totals[0],
+        "retransmits": totals[1],
+        "seconds": round(seconds, 3),
+        "encoding": sent.encoding,
+        "sent_bytes": sent.size + sent.wasted,
+        "fell_back": sent.refused,
+    }
+
+
 def _print(result: dict[str, Any]) -> None:
     if result.get("dry_run"):
         click.echo("good: release, grant and key pass every check a bench can make; no port was opened")
+        return
+    if result.get("protocol") == "smp":
+        from devguard.cli.push_smp import show
+
+        show(result)
         return
     device, link = result["device"], result["link"]
     click.echo(
@@ -324,9 +385,16 @@ def _print(result: dict[str, Any]) -> None:
         f"  {link['payload_bytes']} bytes in {link['seconds']:.1f} s, {link['wire_bytes']} on the wire, "
         f"{link['retransmits']} sent again"
     )
+    if link["encoding"] != "full":
+        form = "patch against what ran before" if link["encoding"] == "delta" else "compressed image"
+        click.echo(f"  sent as a {form}: {link['sent_bytes']} bytes; the device checked the whole image all the same")
+    if link["fell_back"] is not None:
+        click.echo(f"  the device refused the smaller form ({link['fell_back']}); the whole image was sent instead")
     report = result["report"]
     click.echo(
         f"  signed report: boot {report['boot_state']}, therapy settings unchanged ({report['settings_digest'][:16]})"
     )
+    for line in component_lines(report):
+        click.echo(line)
     for flag in report["flags"]:
         click.echo(f"  flag: {flag}")

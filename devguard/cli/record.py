@@ -8,10 +8,12 @@ a refusal on the way is recorded instead, once.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import click
 
 from devguard.cli.context import Invocation
 from devguard.errors import DevguardError, DeviceRefused
@@ -21,15 +23,16 @@ if TYPE_CHECKING:
     from devguard.cli.memory import Memory
     from devguard.evidence.log import EvidenceLog
     from devguard.evidence.record import DigestOf, Record
+    from devguard.trust.document import TrustDocument
 
 
 @dataclass(slots=True)
 class Note:
     """The record of one command, filled in as it learns. `remember`: what the command adds to the station's memory;
-    `memory`: what it found there, None while that is not proven."""
+    `memory`: what it found there, None while that is not proven; `log`: None where nothing is kept."""
 
     home: Home
-    log: EvidenceLog
+    log: EvidenceLog | None
     now: int
     action: str
     actor: str
@@ -46,6 +49,8 @@ class Note:
         """Compare the station's memory with the log and the clock with the memory; raises as `cli.memory.recall`."""
         from devguard.cli.memory import check_clock, recall
 
+        if self.log is None:
+            return
         memory = recall(self.home, self.log.checkpoint.origin)
         check_clock(memory, self.now)
         self.memory = memory
@@ -55,6 +60,13 @@ class Note:
         from devguard.evidence.record import DigestOf
 
         self.digests[DigestOf.MANIFEST] = digest
+
+    def document(self, document: TrustDocument, signed: Sequence[str] = ()) -> None:
+        """Name a trust document, and who signs it now."""
+        self.digest("TRUST", document.digest)
+        self.details["version"] = str(document.version)
+        if signed:
+            self.details["signed"] = ", ".join(signed)
 
     def digest(self, kind: str, digest: bytes) -> None:
         """Add a digest by its name in `DigestOf`."""
@@ -68,14 +80,24 @@ class Note:
         def record(memory: bytes | None) -> Record:
             return self.record(code, action, memory)
 
-        if self.memory is None:
+        if self.log is None:
+            pass
+        elif self.memory is None:
             self.log.append(record(None))
         else:
             from devguard.cli.memory import append
 
-            self.memory = append(self.home, self.log, record, self.now, self._learnt)
+            # A time that was refused is not one that was seen: remembered, it would vouch for itself the next time.
+            seen = self.memory.latest if code == "clock.ahead" else self.now
+            self.memory = append(self.home, self.log, record, seen, self._learnt)
         self.remember.clear()
         self.written = True
+
+    def repeat(self, effect: bool) -> None:
+        """Once more, when what was recorded has changed what this station goes by: the memory follows at once."""
+        if effect:
+            self.details["effect"] = "in use here"
+            self.commit()
 
     def _learnt(self, memory: Memory) -> Memory:
         for change in self.remember:
@@ -99,10 +121,16 @@ class Note:
 
 
 @contextmanager
-def recorded(invocation: Invocation, action: str, *, actor: str | None = None) -> Iterator[Note]:
-    """A command's record: its own `commit`, or the refusal that ended it, or at the latest its end."""
+def recorded(
+    invocation: Invocation, action: str, *, actor: str | None = None, only_where_kept: bool = False
+) -> Iterator[Note]:
+    """A command's record: its own `commit`, or the refusal that ended it, or at the latest its end.
+
+    only_where_kept: no log is begun by it. For what people do to keys, often on a machine that is no station.
+    """
     home = invocation.home
-    note = Note(home, home.evidence(), invocation.now(), action, actor or operator(), os.urandom(8).hex())
+    log = None if only_where_kept and not home.keeps_evidence() else home.evidence()
+    note = Note(home, log, invocation.now(), action, actor or operator(), os.urandom(8).hex())
     try:
         note.recall()
         yield note
@@ -112,7 +140,7 @@ def recorded(invocation: Invocation, action: str, *, actor: str | None = None) -
             note.remember.clear()  # what did not happen is not remembered
             note.commit(error.code)
         raise
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.exceptions.Abort):
         note.details["why"] = "interrupted"
         note.remember.clear()
         note.commit("internal.interrupted")

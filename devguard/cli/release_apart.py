@@ -18,6 +18,7 @@ from devguard.errors import Malformed, Refused
 if TYPE_CHECKING:
     from devguard.cose.keys import CoseKey
     from devguard.cose.sign import Sign1
+    from devguard.custody.keyfile import KeyInfo
     from devguard.manifest.envelope import Envelope
     from devguard.trust.document import TrustDocument
 
@@ -52,6 +53,20 @@ def summary(envelope: Envelope) -> dict[str, Any]:
     }
 
 
+def components_of(envelope: Envelope) -> dict[str, Any] | None:
+    """Digest and size of each component that a signature covers; None for a manifest outside the profile."""
+    try:
+        found: dict[str, Any] = summary(envelope)["components"]
+    except Malformed:
+        return None
+    return found
+
+
+def component_lines(components: dict[str, Any]) -> list[str]:
+    """The same for people."""
+    return [f"  {name}: {one['size']} bytes, digest {one['digest']}" for name, one in components.items()]
+
+
 def summary_lines(facts: dict[str, Any]) -> list[str]:
     """The same for people: numbers to compare with the description that was reviewed."""
     from devguard.custody.words import rows
@@ -61,7 +76,7 @@ def summary_lines(facts: dict[str, Any]) -> list[str]:
         f"sequence {facts['sequence']}, security version {facts['security_version']}",
     ]
     lines += [f"  {facts['summary']}"] if facts["summary"] else []
-    lines += [f"  {name}: {one['size']} bytes, digest {one['digest']}" for name, one in facts["components"].items()]
+    lines += component_lines(facts["components"])
     lines += [f"manifest digest {facts['manifest_digest']}", "in words, to read aloud:"]
     lines += [f"  {row}" for row in rows(bytes.fromhex(facts["manifest_digest"]))]
     return lines
@@ -89,31 +104,39 @@ def read_signature(path: Path) -> tuple[bytes, Sign1]:
     return data, message
 
 
-def signer_of(
-    message: Sign1, known: tuple[str, str, CoseKey] | None, trust: TrustDocument | None
-) -> tuple[str, str, CoseKey]:
-    """(person, role, key) of a signature: the key given with --key, else the one the trust document lists.
+Signer = tuple[str, str, "CoseKey"]
+"""Person, role and key."""
 
-    Raises `Refused`: `key.unknown`, `key.revoked`, `key.purpose`.
+
+def signer_of(message: Sign1, known: KeyInfo | None, trust: TrustDocument | None) -> Signer:
+    """Whose a signature is: as `whose`. Raises `Refused("key.unknown")` too when --key named another key."""
+    if known is not None and known.key.thumbprint != message.kid:
+        raise Refused("key.unknown", "that signature was made by another key than the one given with --key")
+    return whose(message.kid or b"", known, trust)
+
+
+def whose(thumbprint: bytes, known: KeyInfo | None, trust: TrustDocument | None) -> Signer:
+    """Whose a key is: as the trust document lists it, else as its key file says.
+
+    A key file's header informs; where the trust document knows the key, its person and role count. Raises `Refused`:
+    `key.unknown`, `key.revoked`, `key.purpose`.
     """
-    if trust is not None and message.kid is not None and trust.is_revoked(message.kid):
-        raise Refused("key.revoked", "the key of that signature has been revoked")
-    if known is not None:
-        if known[2].thumbprint != message.kid:
-            raise Refused("key.unknown", "that signature was made by another key than the one given with --key")
-        found = known
-    else:
-        entries = trust.find(message.kid) if trust is not None and message.kid is not None else []
-        if not entries:
-            raise Refused(
-                "key.unknown",
-                "nobody here knows the key of that signature",
-                "give its public export with --key, or the trust document with --trust",
-            )
+    if trust is not None and trust.is_revoked(thumbprint):
+        raise Refused("key.revoked", "the key of this signature has been revoked")
+    entries = trust.find(thumbprint) if trust is not None else []
+    if entries:
         role, entry = next((one for one in entries if one[0] in SIGNING_ROLES), entries[0])
         found = (entry.person, str(role), entry.key)
+    elif known is not None:
+        found = (known.person, known.role, known.key)
+    else:
+        raise Refused(
+            "key.unknown",
+            "nobody here knows the key of that signature",
+            "give its public export with --key, or the trust document with --trust",
+        )
     if found[1] not in SIGNING_ROLES:
         raise Refused(
-            "key.purpose", f"that signature is by a {found[1]} key; releases are signed by release and quality keys"
+            "key.purpose", f"{found[0]}'s key is a {found[1]} key; releases are signed by release and quality keys"
         )
     return found

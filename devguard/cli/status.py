@@ -31,12 +31,11 @@ def status(invocation: Invocation, no_ports: bool) -> None:
 
 def _shelf(invocation: Invocation, now: int) -> dict[str, Any] | None:
     """How fresh the shelf of the last refresh is; None where there was none."""
-    from devguard.shelf.freshness import read_freshness
     from devguard.shelf.store import Store
 
     try:
-        current = Store(invocation.home.path / "shelf").current()
-        return None if current is None else read_freshness(current / "metadata").as_dict(now)
+        fresh = Store(invocation.home.path / "shelf").freshness()
+        return None if fresh is None else fresh.as_dict(now)
     except DevguardError as error:
         return {"fresh": False, "code": error.code, "message": error.message}
 
@@ -85,14 +84,12 @@ def _memory(invocation: Invocation, now: int) -> dict[str, Any]:
 
 
 def _grants(invocation: Invocation, now: int) -> list[dict[str, Any]]:
-    from devguard.cli.home import GRANT_LIMIT
-    from devguard.custody.files import read_limited
-    from devguard.grant.claims import read_grant
+    from devguard.cli.files import read_grant_file
 
     rows: list[dict[str, Any]] = []
     for path in invocation.home.grant_files():
         try:
-            one = read_grant(read_limited(path, GRANT_LIMIT))
+            one = read_grant_file(path)
         except DevguardError as error:
             rows.append({"file": path.name, "code": error.code})
             continue

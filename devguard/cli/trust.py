@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from devguard.cli.context import Command, Invocation, passphrase_option
+from devguard.cli.record import recorded
 from devguard.cli.times import Moment
 from devguard.cli.trust_carry import CARRYING
 from devguard.cli.trust_change import CHANGING
-from devguard.cli.trust_parts import (
-    comma_separated,
-    finish,
-    lines_of,
-    new_folder,
-    predecessor_of,
-    read_document,
-    role_of,
-    roles_of,
-    shown,
-    signers_here,
-)
-from devguard.errors import Refused
+from devguard.cli.trust_folder import changing, finish, new_folder, predecessor_of, put_new, read_document
+from devguard.cli.trust_parts import comma_separated, lines_of, names_of, role_of, roles_of, shown, signers_here
+from devguard.errors import DevguardError, Refused
 
 if TYPE_CHECKING:
     from devguard.trust.document import TrustDocument
@@ -54,46 +45,46 @@ for _command in (*CHANGING, *CARRYING):
 )
 @passphrase_option
 @click.pass_obj
-def init(
-    invocation: Invocation,
-    folder: Path,
-    roots: tuple[str, ...],
-    threshold: int,
-    expires: int,
-    roles: tuple[str, ...],
-    development: bool,
-    require_device_nonce: bool,
-    passphrase_fd: int | None,
-) -> None:
-    """Make version 1 of a trust document in DIR, signed by the root keys that are here."""
-    from devguard.cose.roles import RoleName
-    from devguard.custody.files import write_new
-    from devguard.trust.document import build_trust, trust_payload
+def init(invocation: Invocation, /, folder: Path, **wish: Any) -> None:
+    """Make version 1 of a trust document in DIR, signed by the root keys that are here.
+
+    Each key has to be of the role it is listed for; a --development document takes any.
+    """
+    from devguard.trust.document import build_trust
     from devguard.trust.rotate import progress
 
-    root_keys = comma_separated(roots)
-    root = {RoleName.ROOT: role_of(invocation, root_keys, threshold)}
-    document = trust_payload(
-        version=1,
-        issued=invocation.now(),
-        expires=expires,
-        roles={**root, **roles_of(invocation, roles, root)},
-        development=development,
-        require_device_nonce=require_device_nonce,
-    )
-    signers = signers_here(invocation, root_keys, passphrase_fd)
-    if not signers:
-        raise Refused("trust.signature", "none of the root keys' private halves is here")
-    data = build_trust(document, signers)
-    signed = progress(None, data)
+    with recorded(invocation, "trust.init") as note:
+        document = _first(invocation, wish)
+        signers = signers_here(invocation, comma_separated(wish["roots"]), wish["passphrase_fd"])
+        if not signers:
+            raise Refused("trust.signature", "none of the root keys' private halves is here")
+        data = build_trust(document, signers)
+        signed = progress(None, data)
+        note.document(document, names_of(signers, document))
+        with changing(invocation, new_folder(folder)) as held:
+            path = put_new(invocation, note, held, data, signed)
     made, quorum = signed.document, signed.own
-    path = new_folder(folder) / "1.trust"
-    write_new(path, data, exists="key.exists")
-    finish(invocation, folder, data, signed)
     invocation.result(
         {"path": str(folder / "current.trust") if quorum else str(path), "complete": bool(quorum), **shown(made)},
         f"trust document version 1 written to {path}\n"
         + (lines_of(made, invocation.now()) if quorum else quorum.explanation),
+    )
+
+
+def _first(invocation: Invocation, wish: dict[str, Any]) -> TrustDocument:
+    """The document that the options ask for, judged and unsigned."""
+    from devguard.cose.roles import RoleName
+    from devguard.trust.document import trust_payload
+
+    development, roots = wish["development"], comma_separated(wish["roots"])
+    root = {RoleName.ROOT: role_of(invocation, "root", roots, wish["threshold"], development=development)}
+    return trust_payload(
+        version=1,
+        issued=invocation.now(),
+        expires=wish["expires"],
+        roles={**root, **roles_of(invocation, wish["roles"], root, development=development)},
+        development=development,
+        require_device_nonce=wish["require_device_nonce"],
     )
 
 
@@ -103,19 +94,34 @@ def init(
 @passphrase_option
 @click.pass_obj
 def sign(invocation: Invocation, file: Path, reference: str, passphrase_fd: int | None) -> None:
-    """Add one more root person's signature to FILE (N.trust); of version 2 and up, N-1.trust has to be beside it."""
+    """Add one more root person's signature to FILE (N.trust); of version 2 and up, N-1.trust has to be beside it.
+
+    A signature on an older version than the folder's current one is added and changes nothing else.
+    """
     from devguard.custody.files import write_atomic
     from devguard.trust.document import add_root_signature, peek_trust
-    from devguard.trust.rotate import add_signature, progress
+    from devguard.trust.rotate import add_signature, progress, unusual
 
-    signer = invocation.signer(reference, passphrase_fd)
-    before = read_document(file)
-    previous = predecessor_of(file, peek_trust(before)[0].version)
-    data = add_root_signature(before, signer) if previous is None else add_signature(previous, before, signer)
-    signed = progress(previous, data)
-    write_atomic(file, data)
-    finish(invocation, file.parent, data, signed)
-    invocation.result({"path": str(file), "complete": bool(signed), **shown(signed.document)}, signed.explanation)
+    with recorded(invocation, "trust.sign") as note:
+        read_document(file)
+        signer = invocation.signer(reference, passphrase_fd)
+        note.actor = signer.info.person
+        with changing(invocation, file.parent) as held:
+            before = read_document(file)
+            document = peek_trust(before)[0]
+            note.document(document, [signer.info.person])
+            held.check(document)
+            previous = predecessor_of(file, document.version)
+            data = add_root_signature(before, signer) if previous is None else add_signature(previous, before, signer)
+            signed = progress(previous, data)
+            note.commit()
+            write_atomic(file, data)
+            note.repeat(finish(invocation, held, data, signed))
+    known = {} if note.memory is None else note.memory.sequences
+    for line in [] if previous is None else unusual(previous, document, known):
+        invocation.note(f"look at this before anybody else signs: {line}")
+    text = f"{lines_of(signed.document, invocation.now())}\n{signed.explanation}"
+    invocation.result({"path": str(file), "complete": bool(signed), **shown(signed.document)}, text)
 
 
 @trust.command("show", cls=Command)
@@ -140,12 +146,24 @@ def show(invocation: Invocation, file: Path | None) -> None:
 @click.option("--now", type=Moment(), help="Judge as of this time.")
 @click.pass_obj
 def check(invocation: Invocation, file: Path | None, now: int | None) -> None:
-    """Check a trust document: form, root signatures, keys, time, and whether releases can be signed under it."""
-    from devguard.trust.document import check_time
+    """Check a trust document: form, root signatures, keys, time, and whether releases can be signed under it.
 
-    document = invocation.home.trust(file)
-    check_time(document, now if now is not None else invocation.now())
+    The home's own has to be the one this station remembers; of a FILE that it would refuse for that, it warns.
+    """
+    from devguard.trust.document import check_time, read_trust
+
+    home = invocation.home
+    with recorded(invocation, "trust.check") as note:
+        data = b"" if file is None else read_document(file)
+        document = home.trust(None) if file is None else read_trust(data)
+        note.document(document)
+        check_time(document, now if now is not None else invocation.now())
     warnings = _warnings(document)
+    if file is not None:
+        try:
+            home.remembers(document, data, file)
+        except DevguardError as error:
+            warnings.append(f"not usable with --trust here, {error.code}: {error.message}")
     text = "\n".join(["good: " + lines_of(document, invocation.now()), *(f"warning: {one}" for one in warnings)])
     invocation.result({"ok": True, "warnings": warnings, **shown(document)}, text)
 

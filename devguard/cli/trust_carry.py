@@ -11,8 +11,9 @@ import click
 
 from devguard.cli.context import Command, Invocation, passphrase_option
 from devguard.cli.line import BAUD, choose_port
-from devguard.cli.record import recorded
-from devguard.cli.trust_parts import chain_in, lines_of, shown
+from devguard.cli.record import Note, recorded
+from devguard.cli.trust_folder import chain_in
+from devguard.cli.trust_parts import lines_of, shown
 from devguard.errors import DevguardError, Refused
 
 if TYPE_CHECKING:
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
 def follow(invocation: Invocation, sources: tuple[Path, ...]) -> None:
     """Take newer versions of this home's trust document, each vouched for by the roots before and after it."""
     with recorded(invocation, "trust.follow") as note:
-        document = invocation.home.follow_trust(chain_in(sources), invocation.now())
-        note.digest("TRUST", document.digest)
-        note.details["version"] = str(document.version)
-        note.commit()
+
+        def followed(document: TrustDocument) -> None:
+            note.document(document)
+            note.commit()
+
+        document = invocation.home.follow_trust(chain_in(sources), invocation.now(), followed)
+        note.repeat(effect=True)
     invocation.result(shown(document), f"in use here: {lines_of(document, invocation.now())}")
 
 
@@ -48,10 +52,8 @@ def push(invocation: Invocation, /, sources: tuple[Path, ...], **wish: Any) -> N
 
     The grant may be by an authority that only the new document lists: for this one purpose the device lets it in.
     """
-    from devguard.cli.home import GRANT_LIMIT
+    from devguard.cli.files import read_grant_file
     from devguard.cli.line import runner_on
-    from devguard.custody.files import read_limited
-    from devguard.grant.claims import read_grant
     from devguard.link.driver import SerialDriver
     from devguard.session.connect import Bench
     from devguard.session.trust_push import push_trust
@@ -62,10 +64,10 @@ def push(invocation: Invocation, /, sources: tuple[Path, ...], **wish: Any) -> N
         chain = chain_in(sources or [home.trust_file.parent])
         documents = [read_trust(data) for data in chain]
         signer = invocation.signer(wish["key"] or str(home.one_key("technician")), wish["passphrase_fd"])
-        one = read_grant(read_limited(wish["grant_file"], GRANT_LIMIT))
+        one = read_grant_file(wish["grant_file"])
         newest, older = documents[-1], tuple(documents[:-1])
         note.actor = one.subject
-        note.digest("TRUST", newest.digest)
+        note.document(newest)
         bench = Bench(newest, invocation.now(), os.urandom, one.untagged, signer, wish["serial"], older)
         with SerialDriver.open(choose_port(invocation, wish["port"]), wish["baud"]) as driver:
             identity = runner_on(driver, baud=wish["baud"]).run(push_trust(bench, chain))
@@ -95,12 +97,13 @@ def recover(invocation: Invocation, digest: str, person: str, reason: str) -> No
     document = read_trust(home.trust_file.read_bytes())
     if digest.lower() != document.digest.hex():
         raise Refused("trust.rollback", f"the trust document in use here is {document.digest.hex()}, not {digest[:64]}")
-    note = _note(invocation, person)
-    wrong = _wrong(note)
-    note.digest("TRUST", document.digest)
-    note.details.update(reason=reason, found=wrong or "nothing wrong", version=str(document.version))
-    memory = _accepted(home, note.log.checkpoint.origin, document, now)
-    append(home, note.log, lambda after: note.record(None, None, after), now, accept=memory)
+    log = home.evidence()
+    note = Note(home, log, now, "memory.recover", person, os.urandom(8).hex())
+    wrong = _wrong(note, document)
+    note.document(document)
+    note.details.update(reason=reason, found=wrong or "nothing wrong")
+    memory = _accepted(home, log.checkpoint.origin, document, now)
+    append(home, log, lambda after: note.record(None, None, after), now, accept=memory)
     home.keep_version(document.version, home.trust_file.read_bytes())
     invocation.result(
         {"ok": True, "found": wrong, "trust_version": document.version, "trust_digest": document.digest.hex()},
@@ -108,17 +111,13 @@ def recover(invocation: Invocation, digest: str, person: str, reason: str) -> No
     )
 
 
-def _note(invocation: Invocation, person: str) -> Any:
-    from devguard.cli.record import Note
+def _wrong(note: Note, document: TrustDocument) -> str | None:
+    """What stands against the memory, the clock and the trust document in use."""
+    from devguard.cli.memory import check_trust
 
-    home = invocation.home
-    return Note(home, home.evidence(), invocation.now(), "memory.recover", person, os.urandom(8).hex())
-
-
-def _wrong(note: Any) -> str | None:
-    """What stands against the memory and the clock."""
     try:
         note.recall()
+        check_trust(note.home, document)
     except DevguardError as error:
         if error.code == "log.tampered":
             raise

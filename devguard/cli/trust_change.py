@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,16 +12,8 @@ import click
 from devguard.cli.context import Command, Invocation, passphrase_option
 from devguard.cli.record import recorded
 from devguard.cli.times import Moment
-from devguard.cli.trust_parts import (
-    comma_separated,
-    finish,
-    lines_of,
-    newest_in,
-    role_of,
-    roles_of,
-    shown,
-    signers_among,
-)
+from devguard.cli.trust_folder import changing, folder_of, newest_in, put_new
+from devguard.cli.trust_parts import comma_separated, lines_of, names_of, role_of, roles_of, shown, signers_among
 from devguard.errors import DevguardError, Malformed, Refused
 
 if TYPE_CHECKING:
@@ -30,7 +23,14 @@ if TYPE_CHECKING:
 HEX: Final = re.compile(r"[0-9a-f]{64}|[0-9a-f]{96}|[0-9a-f]{128}")
 _source = click.argument("source", metavar="DIR|FILE", type=click.Path(path_type=Path))
 _key = click.option("--key", "keys", multiple=True, metavar="KEY", help="A root key that is not in the home.")
-_expires = click.option("--expires", type=Moment(), help="When it expires (default: it lives as long as the last one).")
+_expires = click.option(
+    "--expires", type=Moment(), help="When it expires (default: it lives as long as the last one, 90 days at least)."
+)
+_clock = click.option(
+    "--clock-is-right",
+    is_flag=True,
+    help="This machine's clock is right, though it stands long after, or before, what the last document says.",
+)
 
 
 @click.command("rotate", cls=Command)
@@ -42,35 +42,44 @@ _expires = click.option("--expires", type=Moment(), help="When it expires (defau
 @click.option("--remove-key", "removed", multiple=True, metavar="KEY|PERSON", help="Leaves every role, not revoked.")
 @click.option("--max-step", type=click.IntRange(1, 2**32 - 1), help="How far a sequence number may jump.")
 @click.option("--require-device-nonce/--no-require-device-nonce", "nonce", default=None, help="As in `trust init`.")
+@click.option("--lower-floor", "lowered", multiple=True, metavar="MODEL=SEQ", help="Undo a floor that was too high.")
+@click.option("--lower-grant-epoch", type=click.IntRange(0, 2**32 - 1), help="Undo an epoch that was too high.")
 @_expires
+@_clock
 @_key
 @passphrase_option
 @click.pass_obj
 def rotate(invocation: Invocation, /, source: Path, **wish: Any) -> None:
     """Make the next version after the newest in DIR (or after FILE), with these changes, signed by the keys here.
 
-    It becomes current when the roots before and after it have both signed; `trust sign` adds who is missing.
+    It becomes current when the roots before and after it have both signed; `trust sign` adds who is missing. What
+    --lower-floor and --lower-grant-epoch take back was refused until then: old releases and grants may hold again.
     """
+    _make(invocation, "trust.rotate", source, wish, _rotation)
+
+
+def _rotation(invocation: Invocation, previous: TrustDocument, wish: dict[str, Any]) -> Change:
     from devguard.cose.roles import RoleName
     from devguard.trust.rotate import Change
 
-    previous = _previous(source)
-    changed: dict[RoleName, Role | None] = dict(roles_of(invocation, wish["roles"]))
+    changed: dict[RoleName, Role | None] = {}
+    changed |= roles_of(invocation, wish["roles"], development=previous.development)
     for name in wish["gone"]:
-        if name not in [*RoleName] or RoleName(name) in changed:
+        if name not in previous.roles or RoleName(name) in changed:
             raise click.BadParameter(f"{name!r} is not a role, or is given twice", param_hint="--remove-role")
         changed[RoleName(name)] = None
     if wish["roots"] or wish["threshold"] is not None:
         if RoleName.ROOT in changed:
             raise click.UsageError("the root is given twice: --role root and --root or --threshold")
         changed[RoleName.ROOT] = _root(invocation, previous, comma_separated(wish["roots"]), wish["threshold"])
-    change = Change(
+    return Change(
         roles=changed,
         remove=frozenset(one for text in wish["removed"] for one in _keys_of(invocation, previous, text)),
         max_step=wish["max_step"],
         require_device_nonce=wish["nonce"],
+        lowered_floors=dict(_floor(text, "--lower-floor") for text in wish["lowered"]),
+        lowered_epoch=wish["lower_grant_epoch"],
     )
-    _make(invocation, "trust.rotate", source, previous, change, wish)
 
 
 def _root(invocation: Invocation, previous: TrustDocument, references: list[str], threshold: int | None) -> Role:
@@ -80,7 +89,9 @@ def _root(invocation: Invocation, previous: TrustDocument, references: list[str]
 
     before = previous.roles[RoleName.ROOT]
     wanted = before.threshold if threshold is None else threshold
-    return role_of(invocation, references, wanted) if references else replace(before, threshold=wanted)
+    if not references:
+        return replace(before, threshold=wanted)
+    return role_of(invocation, "root", references, wanted, development=previous.development)
 
 
 @click.command("revoke", cls=Command)
@@ -88,34 +99,37 @@ def _root(invocation: Invocation, previous: TrustDocument, references: list[str]
 @click.argument("targets", nargs=-1, metavar="[KEY|PERSON]...")
 @click.option("--release", "releases", multiple=True, metavar="DIGEST|FILE.suit", help="A release nobody may install.")
 @click.option("--keep-release", "kept", multiple=True, metavar="DIGEST|FILE.suit", help="Stays valid all the same.")
-@click.option("--grant-epoch", type=click.IntRange(0, 2**63 - 1), help="Grants of older epochs are revoked.")
+@click.option("--grant-epoch", type=click.IntRange(0, 2**32 - 1), help="Grants of older epochs are revoked.")
 @click.option("--floor", "floors", multiple=True, metavar="MODEL=SEQ", help="The oldest release that may be installed.")
+@click.option("--allow-jump", is_flag=True, help="Take an epoch or floor that is far above the last one.")
 @_expires
+@_clock
 @_key
 @passphrase_option
 @click.pass_obj
 def revoke(invocation: Invocation, /, source: Path, targets: tuple[str, ...], **wish: Any) -> None:
     """Make the next version after the newest in DIR (or after FILE), in which keys, persons, releases or grants count
-    for nothing, whatever date a signature claims."""
-    from devguard.trust.rotate import Change
+    for nothing, whatever date a signature claims.
 
-    previous = _previous(source)
+    A device takes no grant whose epoch is more than 16 above its own, and no release more than the document's max step
+    above the one it runs: epochs and floors further than that above all that is known here need --allow-jump.
+    """
     if not (targets or wish["releases"] or wish["kept"] or wish["floors"] or wish["grant_epoch"] is not None):
         raise click.UsageError("say what to revoke: a key, a person, --release, --grant-epoch or --floor")
-    change = Change(
-        revoke=frozenset(one for text in targets for one in _keys_of(invocation, previous, text)),
+    _make(invocation, "trust.revoke", source, {"targets": targets, **wish}, _revocation)
+
+
+def _revocation(invocation: Invocation, previous: TrustDocument, wish: dict[str, Any]) -> Change:
+    from devguard.trust.rotate import Change
+
+    return Change(
+        revoke=frozenset(one for text in wish["targets"] for one in _keys_of(invocation, previous, text)),
         floors=dict(_floor(text) for text in wish["floors"]),
         revoked_releases=frozenset(map(_release, wish["releases"])),
         kept_releases=frozenset(map(_release, wish["kept"])),
         grant_epoch=wish["grant_epoch"],
+        jump=wish["allow_jump"],
     )
-    _make(invocation, "trust.revoke", source, previous, change, wish)
-
-
-def _previous(source: Path) -> TrustDocument:
-    from devguard.trust.document import read_trust
-
-    return read_trust(newest_in(source)[1])
 
 
 def _keys_of(invocation: Invocation, document: TrustDocument, text: str) -> set[bytes]:
@@ -148,37 +162,43 @@ def _release(text: str) -> bytes:
         return read_envelope(stream).manifest_digest
 
 
-def _floor(text: str) -> tuple[str, int]:
+def _floor(text: str, option: str = "--floor") -> tuple[str, int]:
     model, separator, number = text.rpartition("=")
     if not separator or not model or not re.fullmatch(r"[0-9]{1,20}", number):
-        raise click.BadParameter(f"{text!r} is not MODEL=SEQ", param_hint="--floor")
+        raise click.BadParameter(f"{text!r} is not MODEL=SEQ", param_hint=option)
     return model, int(number)
 
 
 def _make(
-    invocation: Invocation, action: str, source: Path, previous: TrustDocument, change: Change, wish: dict[str, Any]
+    invocation: Invocation,
+    action: str,
+    source: Path,
+    wish: dict[str, Any],
+    change: Callable[[Invocation, TrustDocument, dict[str, Any]], Change],
 ) -> None:
     """Draft, sign, record, write: nothing is on disk before all of it has held."""
-    from devguard.custody.files import write_new
     from devguard.trust.rotate import progress, root_keys, sign_successor, spare_root_persons, successor
 
-    folder = source if source.is_dir() else source.parent
-    with recorded(invocation, action) as note:
-        document = successor(previous, change, issued=invocation.now(), expires=wish["expires"])
-        wanted = root_keys(previous, document)
-        signers = signers_among(invocation, wanted, wish["keys"], wish["passphrase_fd"])
+    with recorded(invocation, action) as note, changing(invocation, folder_of(source)) as held:
+        previous = newest_in(source, held)
+        wanted = change(invocation, previous, wish)
+        document = successor(
+            previous,
+            wanted,
+            issued=invocation.now(),
+            expires=wish["expires"],
+            known={} if note.memory is None else note.memory.sequences,
+            latest=None if note.memory is None else note.memory.latest,
+            clock_is_right=wish["clock_is_right"],
+        )
+        signers = signers_among(invocation, root_keys(previous, document), wish["keys"], wish["passphrase_fd"])
         if not signers:
             raise Refused("trust.signature", "none of the root keys' private halves is here")
         data = sign_successor(previous, document, signers)
         signed = progress(previous, data)
-        path = folder / f"{document.version}.trust"
-        note.digest("TRUST", document.digest)
-        note.details.update(version=str(document.version), signed=", ".join(_names(document, previous, signers)))
-        if path.exists():
-            raise Refused("key.exists", f"{path} exists already", "sign that one, or move it away")
-        note.commit()
-        write_new(path, data, exists="key.exists")
-    finish(invocation, folder, data, signed)
+        note.document(document, names_of(signers, document, previous))
+        note.details.update(_lowered(wanted))
+        path = put_new(invocation, note, held, data, signed, "sign that one, or move it away")
     if spare_root_persons(document) < 1:
         invocation.note("no root person to spare: with one root key lost, this document can never be followed")
     invocation.result(
@@ -188,11 +208,11 @@ def _make(
     )
 
 
-def _names(document: TrustDocument, previous: TrustDocument, signers: Any) -> list[str]:
-    from devguard.trust.rotate import root_keys
-
-    held = root_keys(previous, document)
-    return sorted({held[signer.key.thumbprint].person for signer in signers})
+def _lowered(change: Change) -> dict[str, str]:
+    """What goes back on purpose, for the record."""
+    epoch = [] if change.lowered_epoch is None else [f"grant epoch {change.lowered_epoch}"]
+    floors = [f"floor {floor} of {model}" for model, floor in change.lowered_floors.items()]
+    return {"lowered": ", ".join([*epoch, *floors])} if epoch or floors else {}
 
 
 CHANGING: Final = (rotate, revoke)

@@ -37,6 +37,13 @@ if TYPE_CHECKING:
     multiple=True,
     help="Let records of a bare Intel HEX image in START-END pass (end not included); no signature covers them.",
 )
+@click.option(
+    "--component",
+    "components",
+    multiple=True,
+    metavar="ID=FILE",
+    help="The bare image of a component, where FILE is an envelope without it (several times).",
+)
 @click.option("--now", type=Moment(), help="Judge as of this time (ISO 8601).")
 @click.pass_obj
 def verify(
@@ -48,20 +55,29 @@ def verify(
     serial: str | None,
     installed: str | None,
     ignore: tuple[tuple[int, int], ...],
+    components: tuple[str, ...],
     now: int | None,
 ) -> None:
-    """Verify FILE... : a .suit envelope, or a bare image with --envelope."""
+    """Verify FILE... : a .suit envelope, or a bare image with --envelope.
+
+    A release of several components has its images in the envelope, or beside it: verify the envelope then and name
+    each image with --component.
+    """
     _load()
     from devguard.cli.judging import target_of
 
     if envelope is not None and len(files) != 1:
         raise click.UsageError("--envelope goes with exactly one image")
+    apart = _apart(components)
+    if apart and (envelope is not None or len(files) != 1):
+        raise click.UsageError("--component goes with exactly one FILE, the envelope, and without --envelope")
     outcomes: list[tuple[dict[str, Any], Exit]] = []
     try:
         target = target_of(model, serial, installed)
+        asked = Question(envelope, target, ignore, now, apart)
         for file in files:
             with recorded(invocation, "release.verify") as note:
-                outcomes.append(_one(invocation, note, file, trust_file, Question(envelope, target, ignore, now)))
+                outcomes.append(_one(invocation, note, file, trust_file, asked))
     except DevguardError as error:
         invocation.error(error, _unjudged(files, error))
         raise VerdictExit(error.exit_status) from error
@@ -70,6 +86,16 @@ def verify(
     else:
         invocation.result({"files": [data for data, _ in outcomes]}, lambda: _print_all([data for data, _ in outcomes]))
     raise VerdictExit(max(status for _, status in outcomes))
+
+
+def _apart(components: tuple[str, ...]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for text in components:
+        name, separator, file = text.partition("=")
+        if not (name and separator and file) or name in found:
+            raise click.BadParameter(f"{text[:80]!r} is not ID=FILE, each ID once", param_hint="--component")
+        found[name] = Path(file)
+    return found
 
 
 def _unjudged(files: tuple[Path, ...], error: DevguardError) -> dict[str, Any]:
@@ -104,6 +130,7 @@ class Question:
     target: Target
     ignore: tuple[tuple[int, int], ...]
     now: int | None
+    apart: dict[str, Path]
 
 
 def _one(
@@ -129,6 +156,7 @@ def _one(
                 stack=stack,
                 envelope_path=asked.envelope,
                 ignore=asked.ignore,
+                apart=asked.apart,
             )
         verdict, notes = judged.verdict, judged.notes
         if judged.envelope is not None:
@@ -168,6 +196,9 @@ def _print(data: dict[str, Any]) -> None:
     click.echo(f"{click.style(head, fg=colour, bold=True)}  {printed(data['file'])}")
     if name:
         click.echo(f"  {printed(name)}, sequence {release.get('sequence')}, {release.get('size')} bytes")
+        several = release["components"] if len(release["components"]) > 1 else []
+        for one in several:
+            click.echo(f"       {printed(one['id'])}: {one['size']} bytes, digest {one['digest']}")
     for check in data["checks"]:
         mark = (
             click.style("ok  ", fg="green")

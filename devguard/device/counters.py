@@ -23,14 +23,29 @@ HOUR: Final = 3600
 
 
 @dataclass(frozen=True, slots=True)
+class Staging:
+    """An encoded image under way: it may continue for this encoding, size in bytes and SHA-256 only. `offset` bytes are
+    durable at the end of the slot's image area; until `erased` that place is not ready for any."""
+
+    encoding: int
+    size: int
+    digest: bytes
+    offset: int
+    erased: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Download:
     """A payload under way: it may continue for this manifest digest and size only. `offset` bytes are durable;
-    until `erased` the slot is not ready for any."""
+    until `erased` the slot is not ready for any. `dirty`: what was decoded from `staging` has been written over the
+    image area, and nobody has found it to be the image."""
 
     manifest_digest: bytes
     size: int
     offset: int
     erased: bool
+    dirty: bool = False
+    staging: Staging | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,21 +6,23 @@ parse to the last field is `Refused("device.state")`; a damaged store is never g
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
 from devguard import wire
 from devguard.device import fields
 from devguard.device.audit import MAX_TEXT, AuditRing
-from devguard.device.counters import Counters, Download, Outcome
+from devguard.device.counters import Counters, Download, Outcome, Staging
 from devguard.device.header import SlotHeader
 from devguard.errors import Refused
 from devguard.grant.scope import NONCE_SIZES
 from devguard.grant.uses import SPENT_LIMIT, Spent
 
-FORMAT: Final = 1
-_LABELS: Final = range(18)
+FORMAT: Final = 2
+_LABELS: Final = {1: range(18), FORMAT: range(19)}
 _WHAT: Final = "counters"
+_SIZE: Final = (1 << 32) - 1
 
 
 def encode_counters(counters: Counters) -> bytes:
@@ -46,6 +48,7 @@ def encode_counters(counters: Counters) -> bytes:
             15: download and [download.manifest_digest, download.size, download.offset, download.erased],
             16: outcome and [outcome.manifest_digest, outcome.code, outcome.time],
             17: counters.settings_before,
+            18: download and [download.dirty, _staging_list(download.staging)],
         }
     )
 
@@ -55,9 +58,10 @@ def decode_counters(data: bytes) -> Counters:
     value = fields.load(data, _WHAT)
     if isinstance(value, dict) and isinstance(value.get(0), int) and value[0] > FORMAT:
         raise Refused("device.state", "counters of a newer format than this devguard knows", "update devguard")
-    parts = fields.fields(value, _LABELS, _WHAT)
-    if parts[0] != FORMAT:
+    known = value.get(0) if isinstance(value, dict) else None
+    if type(known) is not int or known not in _LABELS:
         raise fields.damaged(_WHAT)
+    parts = fields.fields(value, _LABELS[known], _WHAT)
     return Counters(
         security_version=fields.uint(parts[1], _WHAT, (1 << 31) - 1),
         installed_sequence=fields.uint(parts[2], _WHAT),
@@ -73,7 +77,7 @@ def decode_counters(data: bytes) -> Counters:
         sealed=_header(parts[12]),
         previous=_header(parts[13]),
         pending=_header(parts[14]),
-        download=_download(parts[15]),
+        download=_download(parts[15], parts.get(18), known),
         outcome=_outcome(parts[16]),
         settings_before=_optional_digest(parts[17]),
     )
@@ -103,12 +107,38 @@ def _spent(value: Any) -> MappingProxyType[bytes, Spent]:
     return MappingProxyType(spent)
 
 
-def _download(value: Any) -> Download | None:
+def _staging_list(staging: Staging | None) -> list[object] | None:
+    if staging is None:
+        return None
+    return [staging.encoding, staging.size, staging.digest, staging.offset, staging.erased]
+
+
+def _download(value: Any, encoded: Any, known: int) -> Download | None:
     if value is None:
+        if encoded is not None:
+            raise fields.damaged(_WHAT)
         return None
     digest, size, offset, erased = fields.items(value, _WHAT, count=4)
-    whole = fields.uint(size, _WHAT, (1 << 32) - 1)
-    return Download(_digest(digest), whole, fields.uint(offset, _WHAT, whole), fields.flag(erased, _WHAT))
+    whole = fields.uint(size, _WHAT, _SIZE)
+    plain = Download(_digest(digest), whole, fields.uint(offset, _WHAT, whole), fields.flag(erased, _WHAT))
+    if known < FORMAT:
+        return plain
+    dirty, staging = fields.items(encoded, _WHAT, count=2)
+    return replace(plain, dirty=fields.flag(dirty, _WHAT), staging=_staging(staging))
+
+
+def _staging(value: Any) -> Staging | None:
+    if value is None:
+        return None
+    encoding, size, digest, offset, erased = fields.items(value, _WHAT, count=5)
+    whole = fields.uint(size, _WHAT, _SIZE)
+    return Staging(
+        fields.uint(encoding, _WHAT, 255),
+        whole,
+        fields.blob(digest, _WHAT, 32),
+        fields.uint(offset, _WHAT, whole),
+        fields.flag(erased, _WHAT),
+    )
 
 
 def _outcome(value: Any) -> Outcome | None:

@@ -6,6 +6,7 @@ session is replaced only by a newer one that was authorised. What the device kee
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 from collections.abc import Callable
@@ -19,12 +20,14 @@ from devguard.link.driver import SerialDriver
 from devguard.link.engine import LinkEngine
 from devguard.link.events import Channel, Closed, Event, Failed, Message, Opened, PlainLost, Role
 from devguard.link.parameters import LinkParameters
+from devguard.link.runner import Pump
 from devguard.session.device_side import Action, DeviceConversation, Ended, Keys, RebootNow, Reply
 from devguard.session.table import State
 from devguard.session.verbs import EdhocFailure, encode_message
 
 IDLE_SECONDS: Final = 30.0
 SESSION_SECONDS: Final = 4 * 3600.0
+DURABLE_SECONDS: Final = 1.0  # each word of what is durable costs the line an answer: it is said no more often
 _TICK: Final = 0.25
 _DRAIN_SECONDS: Final = 2.0
 _MAX_UNHEARD: Final = 16 * 1024
@@ -34,7 +37,7 @@ _MAX_UNHEARD: Final = 16 * 1024
 class EmulatedDevice:
     """A booted `DeviceNode` behind a link engine. `serve` runs until `stop` says so."""
 
-    def __init__(self, node: DeviceNode, driver: SerialDriver, random: Callable[[int], bytes]) -> None:
+    def __init__(self, node: DeviceNode, driver: Pump, random: Callable[[int], bytes]) -> None:
         self._node = node
         self._driver = driver
         self._random = random
@@ -42,6 +45,7 @@ class EmulatedDevice:
         self._plain: DeviceConversation | None = None
         self._session: DeviceConversation | None = None
         self._began = self._heard = 0.0
+        self._told = -math.inf
         self._waiting: list[Event] = []  # came while the last answers of a session were on their way
 
     def _new_engine(self) -> LinkEngine:
@@ -96,6 +100,9 @@ class EmulatedDevice:
         for action in actions:
             now = self._driver.clock()
             if isinstance(action, Reply):
+                if action.passing and now - self._told < DURABLE_SECONDS:
+                    continue
+                self._told = now if action.passing else self._told
                 self._send(Channel.SEALED if action.sealed else Channel.PLAIN, action.message)
             elif isinstance(action, Keys) and conversation.state is State.LIMITED and self._authorised:
                 # Whoever has no good grant yet does not take the line from somebody who has.
@@ -106,7 +113,7 @@ class EmulatedDevice:
             elif isinstance(action, Keys):
                 self._node.lost()
                 self._engine.attach(action.records, now)
-                self._session, self._began, self._heard = conversation, now, now
+                self._session, self._began, self._heard, self._told = conversation, now, now, -math.inf
             elif isinstance(action, RebootNow):
                 self._drain()
                 self._reboot()
@@ -153,7 +160,8 @@ class EmulatedDevice:
     def _time_out(self, now: float) -> None:
         if self._session is None:
             return
-        idle, age = now - self._heard, now - self._began
+        # On a slow line a message may take longer than this to come whole: each of its segments counts.
+        idle, age = now - max(self._heard, self._engine.sealed_heard), now - self._began
         if idle > IDLE_SECONDS or age > SESSION_SECONDS or self._session.state is State.CLOSED:
             self._drop()
 

@@ -1,9 +1,9 @@
-"""NOR flash that behaves like flash: erase sets 0xff, program only clears bits, wear is counted.
+"""NOR flash that behaves like flash: erase sets 0xff, program only clears bits, cells wear, stick and flicker.
 
-A `FlashBackend` holds the bytes, `FlashMemory` holds the rules. A `Fault` hook sees every erase and every
-program before it happens and may cut the power there, before, after or in the middle of the operation, so a
-bench can ask the same question at each one. Reads change nothing and are not shown to the hook.
-It is no driver for a real chip and knows nothing of slots.
+A `FlashBackend` holds the bytes, `Cells` what has become of the cells, `FlashMemory` the rules: both operations read
+back what they did. A `Fault` hook sees every erase and every program before it happens and may cut the power
+there, before, after or in the middle of the operation, so a bench can ask the same question at each one. Reads are
+not shown to the hook. It is no driver for a real chip and knows nothing of slots.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import enum
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
+from devguard.device.cells import Cells
 from devguard.errors import LocalProtocolError, Refused
 
 ERASED = 0xFF
@@ -32,10 +33,15 @@ class Operation(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tear:
-    """How far a torn operation came: `done` bytes whole, then one write unit where only the bits in `mask` moved."""
+    """How far a torn operation came: `done` bytes whole, then one write unit where only the bits in `mask` moved.
+
+    `weak`: the bits that were on their way, of that unit or of the rest of an erased sector, are neither 0 nor 1 now
+    and read differently each time.
+    """
 
     done: int
     mask: int = 0
+    weak: bool = False
 
 
 Fault = Callable[[Operation, int, int], Tear | None]
@@ -77,12 +83,14 @@ class MemoryBackend:
 
 @dataclass(frozen=True, slots=True)
 class FlashGeometry:
-    """Sizes in bytes: the whole flash, one erase sector, one program page, the smallest write unit."""
+    """Sizes in bytes: the whole flash, one erase sector, one program page, the smallest write unit. `erase_cycles`:
+    how often a sector can be erased (None: for ever)."""
 
     size: int
     sector_size: int
     page_size: int
     write_size: int
+    erase_cycles: int | None = None
 
     def __post_init__(self) -> None:
         chain = (self.write_size, self.page_size, self.sector_size, self.size)
@@ -93,23 +101,32 @@ class FlashGeometry:
 class FlashMemory:
     """The rules of NOR flash over a backend.
 
-    `erase` and `program` raise `Refused("device.state")` for what flash cannot do, `LocalProtocolError` for an
-    address outside it, and `PowerCut` when the fault hook cuts; after a cut every operation raises `PowerCut`.
+    `erase` and `program` raise `Refused("device.slot")` where the cells do not hold what was asked for,
+    `Refused("device.state")` for what no flash can do, `LocalProtocolError` for an address outside it, and `PowerCut`
+    when the fault hook cuts; after a cut every operation raises `PowerCut`.
     """
 
-    def __init__(self, geometry: FlashGeometry, backend: FlashBackend, fault: Fault | None = None) -> None:
+    def __init__(
+        self, geometry: FlashGeometry, backend: FlashBackend, fault: Fault | None = None, cells: Cells | None = None
+    ) -> None:
         if backend.size != geometry.size:
             raise Refused("device.state", f"flash holds {backend.size} bytes, its model {geometry.size}")
         self.geometry = geometry
-        self.wear = [0] * (geometry.size // geometry.sector_size)
+        self.cells = cells or new_cells(geometry)
         self.fault = fault
         self._backend = backend
         self._off = False
 
+    @property
+    def wear(self) -> list[int]:
+        """Erase cycles of each sector."""
+        return self.cells.wear
+
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes at `offset`."""
         self._check(offset, length)
-        return self._backend.read(offset, length)
+        data = self._backend.read(offset, length)
+        return data if self.cells.sound else self.cells.seen(offset, data)
 
     def is_blank(self, offset: int, length: int) -> bool:
         """Whether every byte of the range is erased; reads sector by sector."""
@@ -126,12 +143,14 @@ class FlashMemory:
         if offset % size:
             raise Refused("device.state", f"erase at {offset:#x}, which starts no sector")
         tear = self._announce(Operation.ERASE, offset, size)
-        self.wear[offset // size] += 1
-        if tear is None:
-            self._backend.write(offset, b"\xff" * size)
-        else:
+        if tear is not None:
             old = self._backend.read(offset, size)
-            self._tear(offset, old, b"\xff" * size, tear)
+            self.cells.erased(offset // size)
+            self._tear(offset, old, b"\xff" * size, tear, size)
+        self.cells.erased(offset // size)
+        self._backend.write(offset, b"\xff" * size)
+        if self.read(offset, size).count(ERASED) != size:
+            raise Refused("device.slot", f"the flash sector at {offset:#x} does not erase any more")
 
     def program(self, offset: int, data: bytes) -> None:
         """Clears bits so that the range reads as `data`: whole write units, within one page, no bit set."""
@@ -139,14 +158,16 @@ class FlashMemory:
         unit, page = self.geometry.write_size, self.geometry.page_size
         if not data or offset % unit or len(data) % unit or offset % page + len(data) > page:
             raise Refused("device.state", f"program of {len(data)} bytes at {offset:#x} breaks the page rules")
-        old = self._backend.read(offset, len(data))
+        old = self.read(offset, len(data))
         if int.from_bytes(data, "big") & ~int.from_bytes(old, "big"):
             raise Refused("device.state", f"program at {offset:#x} would set a bit that is cleared")
         tear = self._announce(Operation.PROGRAM, offset, len(data))
-        if tear is None:
-            self._backend.write(offset, data)
-        else:
-            self._tear(offset, old, data, tear)
+        if tear is not None:
+            self._tear(offset, old, data, tear, unit)
+        self._backend.write(offset, data)
+        self.cells.programmed(offset, data)
+        if self.read(offset, len(data)) != data:
+            raise Refused("device.slot", f"the flash at {offset:#x} does not take what is programmed")
 
     def sync(self) -> None:
         """Makes all earlier operations durable in the backend."""
@@ -165,15 +186,26 @@ class FlashMemory:
             self._off = True
             raise
 
-    def _tear(self, offset: int, old: bytes, new: bytes, tear: Tear) -> None:
+    def _tear(self, offset: int, old: bytes, new: bytes, tear: Tear, reach: int) -> NoReturn:
+        """Does the part that was done; `reach` bytes after it were on their way."""
         done = min(tear.done, len(new))
         end = min(done + self.geometry.write_size, len(new))
         unit = zip(old[done:end], new[done:end], strict=True)
         mixed = bytes((before & ~tear.mask | after & tear.mask) & 0xFF for before, after in unit)
         self._backend.write(offset, new[:done] + mixed + old[end:])
+        self.cells.programmed(offset, new[:done])
+        if tear.weak:
+            end = min(done + reach, len(new))
+            moving = int.from_bytes(old[done:end], "big") ^ int.from_bytes(new[done:end], "big")
+            self.cells.torn(offset + done, moving.to_bytes(end - done, "big"))
         self._off = True
         raise PowerCut(f"power cut inside an operation at {offset:#x}")
 
     def _check(self, offset: int, length: int) -> None:
         if offset < 0 or length < 0 or offset + length > self.geometry.size:
             raise LocalProtocolError("device.state", f"{length} bytes at {offset:#x} leave the flash")
+
+
+def new_cells(geometry: FlashGeometry) -> Cells:
+    """The cells of a chip fresh from the factory."""
+    return Cells(geometry.size // geometry.sector_size, geometry.sector_size, erase_cycles=geometry.erase_cycles)

@@ -76,13 +76,15 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The map of one model's flash. Sizes in bytes; `envelope_size` is the area for the envelope copy."""
+    """The map of one model's flash. Sizes in bytes; `envelope_size` is the area for the envelope copy, `erase_cycles`
+    what a sector endures (None: any number)."""
 
     slot_size: int
     sector_size: int
     page_size: int
     write_size: int
     envelope_size: int
+    erase_cycles: int | None = None
 
     def __post_init__(self) -> None:
         if self.slot_size % self.sector_size or self.envelope_size % self.sector_size:
@@ -121,4 +123,4 @@ class Layout:
     def flash(self) -> FlashGeometry:
         """The whole flash this layout needs."""
         size = 2 * self.slot_size + (1 + JOURNAL_SECTORS) * self.sector_size
-        return FlashGeometry(size, self.sector_size, self.page_size, self.write_size)
+        return FlashGeometry(size, self.sector_size, self.page_size, self.write_size, self.erase_cycles)

@@ -1,6 +1,7 @@
 """A device's state directory: flash, counters, therapy and identity as files that survive a kill at any moment.
 
     flash.bin      the flash, every byte inverted, so that a hole of a sparse file reads as erased
+    wear.bin       erase cycles of each sector, 4 bytes big endian      weak.cbor  bits that a power cut left half way
     counters.cbor  therapy.cbor  identity.cbor    format, content, SHA-256; replaced whole
     device-N.key   private keys, 0600      current.trust   the trust document as received      lock
 
@@ -24,15 +25,18 @@ from typing import Any, Final
 from devguard import wire
 from devguard.custody.files import file_error, read_limited, write_atomic
 from devguard.device import fields
+from devguard.device.cells import Cells
 from devguard.device.counters import Counters, CounterStore, check_no_regression
 from devguard.device.counters_codec import decode_counters, encode_counters
-from devguard.device.flash import Fault, FlashMemory
+from devguard.device.flash import Fault, FlashGeometry, FlashMemory
 from devguard.device.models import Model
 from devguard.device.therapy import PacingTherapy, PumpTherapy, Therapy, decode_therapy, new_therapy
 from devguard.errors import DevguardError, LocalProtocolError, Refused
 
 MAX_FILE: Final = 1 << 20
 MAX_KEYS: Final = 4
+_COUNT: Final = 4
+_MAX_WEAK: Final = 1 << 26  # one mask as large as its sector for each sector, at worst
 _FORMAT: Final = 1
 _INVERT: Final = bytes(255 - value for value in range(256))
 
@@ -57,14 +61,15 @@ class StoredIdentity:
 
 
 class FileBackend:
-    """Flash bytes in one file, read and written in place; a new file is erased flash.
+    """Flash bytes in one file, read and written in place; a new file is erased flash (zeros where not `inverted`).
 
     `Refused("device.state")` for a file of another size, `file.unreadable` when the system fails.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
+    def __init__(self, path: Path, size: int, *, inverted: bool = True) -> None:
         self._path = path
         self._size = size
+        self._table = _INVERT if inverted else None
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             found = os.fstat(self._file).st_size
@@ -89,11 +94,11 @@ class FileBackend:
             raise file_error(self._path, error) from None
         if len(data) != length:
             raise Refused("device.state", f"{self._path} ends early")
-        return data.translate(_INVERT)
+        return data if self._table is None else data.translate(self._table)
 
     def write(self, offset: int, data: bytes) -> None:
         """Puts `data` at `offset`."""
-        view = memoryview(data.translate(_INVERT))
+        view = memoryview(data if self._table is None else data.translate(self._table))
         try:
             while view:
                 written = os.pwrite(self._file, view, offset)
@@ -111,6 +116,39 @@ class FileBackend:
     def close(self) -> None:
         """Gives the file back."""
         os.close(self._file)
+
+
+class FileCells(Cells):
+    """Cells whose wear is kept in one file, in place, and whose weak bits in another. A directory of an earlier
+    devguard has neither: its flash counts as new. `Refused("device.state")` for a file of another size."""
+
+    def __init__(self, folder: Path, geometry: FlashGeometry) -> None:
+        self._weak_path = folder / "weak.cbor"
+        sectors = geometry.size // geometry.sector_size
+        self._file = FileBackend(folder / "wear.bin", _COUNT * sectors, inverted=False)
+        counts = self._file.read(0, _COUNT * sectors)
+        wear = [int.from_bytes(counts[at : at + _COUNT], "big") for at in range(0, len(counts), _COUNT)]
+        super().__init__(sectors, geometry.sector_size, erase_cycles=geometry.erase_cycles, wear=wear)
+        self.weak = self._read_weak(sectors) if self._weak_path.exists() else {}
+
+    def close(self) -> None:
+        """Gives the file back."""
+        self._file.close()
+
+    def _worn(self, sector: int) -> None:
+        self._file.write(_COUNT * sector, min(self.wear[sector], (1 << 8 * _COUNT) - 1).to_bytes(_COUNT, "big"))
+
+    def _weakened(self) -> None:
+        write_atomic(self._weak_path, _wrap(wire.encode(self.weak)), 0o600)
+
+    def _read_weak(self, sectors: int) -> dict[int, bytes]:
+        value = fields.load(_unwrap(_read(self._weak_path, _MAX_WEAK), "cells", _MAX_WEAK), "cells")
+        if not isinstance(value, dict):
+            raise fields.damaged("cells")
+        return {
+            fields.uint(sector, "cells", sectors - 1): fields.blob(mask, "cells", self.sector_size)
+            for sector, mask in value.items()
+        }
 
 
 class FileCounterStore:
@@ -138,6 +176,7 @@ class DeviceDirectory:
         self.path = path
         self.model = model
         self._backend: FileBackend | None = None
+        self._cells: FileCells | None = None
         self._lock = _lock(path)
         try:
             self._sweep()
@@ -145,6 +184,7 @@ class DeviceDirectory:
             if self.identity is not None and self.identity.model != model.name:
                 raise Refused("device.state", f"{path} is the state of a {self.identity.model}, not a {model.name}")
             self.counters: CounterStore = FileCounterStore(path / "counters.cbor", self._read_counters())
+            self._cells = FileCells(path, model.layout.flash)
             self._backend = FileBackend(path / "flash.bin", model.layout.flash.size)
         except DevguardError:
             self.close()
@@ -159,7 +199,10 @@ class DeviceDirectory:
         self.close()
 
     def close(self) -> None:
-        """Gives the flash file and the lock back."""
+        """Gives the flash files and the lock back."""
+        if self._cells is not None:
+            self._cells.close()
+            self._cells = None
         if self._backend is not None:
             self._backend.close()
             self._backend = None
@@ -171,7 +214,14 @@ class DeviceDirectory:
         """The device's flash, as after a reset."""
         if self._backend is None:
             raise LocalProtocolError("device.state", "the state directory is closed")
-        return FlashMemory(self.model.layout.flash, self._backend, fault)
+        return FlashMemory(self.model.layout.flash, self._backend, fault, self.cells)
+
+    @property
+    def cells(self) -> Cells:
+        """What has become of the flash's cells; a fault that is set here lasts until the directory is closed."""
+        if self._cells is None:
+            raise LocalProtocolError("device.state", "the state directory is closed")
+        return self._cells
 
     def provision(self, identity: StoredIdentity, trust: bytes) -> None:
         """Gives a device its identity once; `Refused("device.provisioned")` the second time."""
@@ -274,18 +324,18 @@ def _wrap(content: bytes) -> bytes:
     return wire.encode([_FORMAT, content, hashlib.sha256(content).digest()])
 
 
-def _unwrap(data: bytes, what: str) -> bytes:
+def _unwrap(data: bytes, what: str, most: int = MAX_FILE) -> bytes:
     parts: list[Any] = fields.items(fields.load(data, what), what, count=3)
     if isinstance(parts[0], int) and parts[0] > _FORMAT:
         raise Refused("device.state", f"stored {what} of a newer format than this devguard knows", "update devguard")
-    content, digest = fields.blob(parts[1], what, limit=MAX_FILE), fields.blob(parts[2], what, 32)
+    content, digest = fields.blob(parts[1], what, limit=most), fields.blob(parts[2], what, 32)
     if parts[0] != _FORMAT or not hmac.compare_digest(hashlib.sha256(content).digest(), digest):
         raise fields.damaged(what)
     return content
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, most: int = MAX_FILE) -> bytes:
     try:
-        return read_limited(path, MAX_FILE)
+        return read_limited(path, most)
     except DevguardError as error:
         raise Refused("device.state", f"{path.name} cannot be read: {error.message}") from error

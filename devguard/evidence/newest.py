@@ -1,4 +1,4 @@
-"""The newest record that carries a digest of some kind, found from the end of the log.
+"""The newest record of some kind, found from the end of the log.
 
 For state that is anchored in the log: its last change is the newest record with its digest. Only the segments from
 the end back to that record are read, as a rule one. Form is checked, signatures are not: whoever appends has opened
@@ -7,17 +7,26 @@ the log, which compares its end with the signed head. Writes nothing. Source: de
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from devguard.errors import Malformed
 from devguard.evidence import files
 from devguard.evidence.checkpoint import parse_text, read_note
 from devguard.evidence.frame import Incomplete, decode_header, frames
-from devguard.evidence.record import DigestOf, Entry, decode_entry
+from devguard.evidence.record import DigestOf, Entry, Record, decode_entry
 
 
 def newest_with(folder: Path, kind: DigestOf) -> tuple[Entry | None, int]:
     """(the newest entry whose record has a digest of `kind`, None when no record has one; the number of records).
+
+    Raises what `newest` does.
+    """
+    return newest(folder, lambda record: kind in record.digests)
+
+
+def newest(folder: Path, wanted: Callable[[Record], bool]) -> tuple[Entry | None, int]:
+    """(the newest entry whose record is `wanted`, None when none is; the number of records).
 
     Raises `Refused("log.missing")` without a log, `Malformed("log.tampered")` where it makes no sense, and
     `LinkError("file.unreadable")`.
@@ -29,7 +38,7 @@ def newest_with(folder: Path, kind: DigestOf) -> tuple[Entry | None, int]:
             for body in reversed(_bodies(folder, number, found.sizes[number])):
                 entry = decode_entry(body)
                 # What an interrupted append left behind the signed head is not a record yet.
-                if entry.index < size and kind in entry.record.digests:
+                if entry.index < size and wanted(entry.record):
                     return entry, size
     return None, size
 

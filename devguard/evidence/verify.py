@@ -15,7 +15,14 @@ from typing import Final
 from devguard.cose.keys import CoseKey
 from devguard.errors import Refused
 from devguard.evidence import files
-from devguard.evidence.checkpoint import Checkpoint, check_station_key, open_checkpoint, verify_ed25519
+from devguard.evidence.checkpoint import (
+    Checkpoint,
+    check_station_key,
+    open_checkpoint,
+    parse_text,
+    read_note,
+    verify_ed25519,
+)
 from devguard.evidence.record import Entry, Record, seal_text
 from devguard.evidence.scan import Broken, Walk, interrupted_append
 from devguard.evidence.tree import inclusion_proof, leaf_hash, verify_inclusion
@@ -83,6 +90,14 @@ def verify_log(folder: Path, key: CoseKey, *, earlier: Checkpoint | None = None)
     following = interrupted_append(found.pending, walk.leftover(), head, key)
     times = (ends[0].record.time, ends[1].record.time) if ends else (None, None)
     return LogReport(head, len(found.sizes), times[0], times[1], following is not None or found.pending is not None)
+
+
+def claimed_origin(folder: Path) -> str:
+    """Whose log the one in `folder` says it is: for finding the key to verify it with. Nothing is judged by it.
+
+    Raises as `verify_log` for a checkpoint that is missing or none.
+    """
+    return parse_text(read_note(_snapshot(folder).checkpoint or b"").text).origin
 
 
 def _snapshot(folder: Path) -> files.Snapshot:

@@ -6,6 +6,7 @@ bytes through every retransmission. CLOSE takes a number of its own, so it arriv
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
@@ -16,6 +17,8 @@ from devguard.link.parameters import CREDIT_UNIT, SACK_LIMIT, LinkParameters, Pe
 from devguard.link.timing import RoundTrip, SegmentSizer
 
 _PATIENT_BACKOFF: Final = 2  # doublings of the time-out while the peer still answers
+_AS_SOON_AS: Final = 0.9  # of the shortest round trip seen: an earlier answer is to an earlier question
+_BULK: Final = 512  # a segment so long is acknowledged by itself: the way back is idle meanwhile
 
 
 def nearest(expected: int, low16: int) -> int:
@@ -35,6 +38,9 @@ class Segment:
     first_order: int = 0
     transmissions: int = 0
     departed: float = 0.0
+    halfway: float = 0.0
+    first_departed: float = 0.0
+    timed_out: bool = False
     acked: bool = False
     lost: bool = False
 
@@ -56,6 +62,7 @@ class Sender:
     progress_at: float = 0.0
     timeouts: int = 0
     pending_bytes: int = 0
+    acknowledged: int = 0
     _sizer: SegmentSizer = field(init=False)
     _queue: deque[_Outgoing] = field(default_factory=deque)
     _flight: dict[int, Segment] = field(default_factory=dict)
@@ -67,7 +74,11 @@ class Sender:
     _lost: int = 0
     _probing: bool = False
     _probe: Segment | None = None
+    _ping_due: bool = False
+    _ping: tuple[int, float] | None = None
     _heard: bool = False
+    _heard_at: float = -math.inf
+    _outrun: bool = False
     _latest_acked: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -75,9 +86,9 @@ class Sender:
         self._window = self.peer.window
 
     @property
-    def probing(self) -> bool:
-        """A time-out has passed and the peer has said nothing since."""
-        return self._probing
+    def ping_due(self) -> bool:
+        """A PING is to be sent now: the last to go out was a probe or a segment sent again, and nothing follows it."""
+        return self._ping_due and not self.ready()
 
     @property
     def outstanding(self) -> bool:
@@ -99,22 +110,29 @@ class Sender:
     def ready(self) -> bool:
         """May a segment go out now?"""
         if self._probing:
-            return self._lost > 0 and self._probe is None
+            return self._probe is not None and self._probe.lost
         return self._lost > 0 or (bool(self._queue) and self._window_open())
 
     def _window_open(self) -> bool:
         if not self._flight:
             return True  # one segment may always travel, else a closed window would never be learned to open
-        head = self._queue[0]
-        size = min(self._sizer.size(self.peer.segment), len(head.data) - head.offset)
-        return len(self._flight) < self.parameters.segments_in_flight and self._window_used + size <= self._window
+        room = self._window - self._window_used
+        return len(self._flight) < self.parameters.segments_in_flight and self._cut(self._queue[0]) <= room
+
+    def _cut(self, head: _Outgoing) -> int:
+        """Bytes of the next segment: what is left of a message in equal parts, for a short last one costs a frame."""
+        left, size = len(head.data) - head.offset, self._sizer.size(self.peer.segment)
+        parts = max(1, round(left / size), -(-left // self._sizer.limit(self.peer.segment)))
+        return -(-left // parts)
 
     def take(self) -> Segment:
         """The next segment to transmit; only when `ready()`. Call `sent` once it is on its way."""
+        if self._probing and self._probe is not None:
+            return self._probe
         if self._lost:
             return next(segment for segment in self._flight.values() if segment.lost)
         head = self._queue[0]
-        end = min(head.offset + self._sizer.size(self.peer.segment), len(head.data))
+        end = head.offset + self._cut(head)
         fin = end == len(head.data) and head.kind is Kind.DATA
         segment = Segment(self._next, head.kind, fin, head.data[head.offset : end])
         head.offset = end
@@ -125,21 +143,30 @@ class Sender:
         self._window_used += len(segment.body)
         return segment
 
-    def sent(self, segment: Segment, departed: float) -> None:
-        """`segment` was transmitted and leaves the line at `departed`."""
+    def sent(self, segment: Segment, departed: float, taking: float = 0.0) -> None:
+        """`segment` was transmitted and leaves the line at `departed`, after `taking` seconds on it."""
         self._order += 1
         segment.order = self._order
         if segment.transmissions == 0:
-            segment.first_order = self._order
+            segment.first_order, segment.first_departed = self._order, departed
         segment.transmissions += 1
-        segment.departed = departed
+        segment.departed, segment.halfway = departed, departed - taking / 2
         if segment.lost:
             segment.lost = False
             self._lost -= 1
         self._travelling += 1
-        if self._probing:
-            self._probe = segment
-        self._sizer.sent(len(segment.body))
+        if not self._probing:
+            self._ping_due = segment.transmissions > 1  # else nothing may follow that tells whether it is lost again
+
+    def pinged(self, departed: float) -> None:
+        """The PING was sent. What left before it and is not in the answer is lost."""
+        self._order += 1
+        self._ping, self._ping_due = (self._order, departed), False
+
+    def outrun(self) -> bool:
+        """Whether an answer came to bytes that cannot have left yet; asking forgets it."""
+        early, self._outrun = self._outrun, False
+        return early
 
     def acknowledge(self, ack: Acknowledgement, now: float) -> None:
         """Digest one acknowledgement. RemoteProtocolError when it covers what was never sent."""
@@ -151,16 +178,18 @@ class Sender:
             raise RemoteProtocolError("link.protocol", "the peer acknowledged segments that were never sent")
         news = self._cumulative(base, cumulative) + self._selective(cumulative, bits)
         self._window = ack.credit * CREDIT_UNIT
-        self._heard = True
-        self._probing, self._probe = False, None
+        self._heard, self._heard_at = True, now
+        self._probing, self._probe, self._ping_due = False, None, False
         if news:
             self._learn(news, now)
+        self._suspect(news, now)
 
     def _cumulative(self, base: int, cumulative: int) -> list[Segment]:
         news = []
         for sequence in range(base, cumulative):
             segment = self._flight.pop(sequence)
             self._window_used -= len(segment.body)
+            self.acknowledged += len(segment.body)
             if not segment.acked:
                 news.append(segment)
         return news
@@ -180,6 +209,7 @@ class Sender:
         for segment in news:
             segment.acked = True
             self.pending_bytes -= len(segment.body)
+            self._sizer.arrived(len(segment.body))
             if segment.lost:
                 segment.lost = False
                 self._lost -= 1
@@ -187,17 +217,24 @@ class Sender:
                 self._travelling -= 1
         self.progress_at = now
         once = [segment for segment in news if segment.transmissions == 1]
+        late = [segment for segment in news if segment.timed_out]
         if once:  # Karn: the answer to a segment sent twice says nothing about the round trip
             newest = max(once, key=lambda segment: segment.order)
             self.round_trip.sample(now - newest.departed)
-        self._suspect(news, now)
+            self._outrun = now < newest.halfway
+        elif late:
+            self.round_trip.slow(now - late[-1].first_departed)
 
     def _suspect(self, news: list[Segment], now: float) -> None:
-        """Lost is what was transmitted before `later_acked` segments that have arrived. Of a segment sent twice
-        the last transmission is evidence only when the answer is too old to be to the first (as RACK, RFC 8985)."""
+        """Lost is what was transmitted before `later_acked` segments that have arrived: a line keeps the order. Of a
+        segment sent twice, and of a PING, the transmission is evidence only when the answer is not too early to be to
+        it (as RACK, RFC 8985)."""
         needed = self.parameters.later_acked
-        soonest = (self.round_trip.smoothed or 0.0) / 2
+        soonest = (self.round_trip.least or 0.0) * _AS_SOON_AS
         arrived = [s.order if now - s.departed >= soonest else s.first_order for s in news]
+        if self._ping is not None and now - self._ping[1] >= soonest:
+            arrived += [self._ping[0]] * needed
+            self._ping = None
         orders = sorted(self._latest_acked + arrived)
         self._latest_acked = orders[-needed:]
         if len(self._latest_acked) < needed:
@@ -206,7 +243,8 @@ class Sender:
         suspects = [s for s in self._flight.values() if not s.acked and not s.lost and s.order < threshold]
         for segment in suspects:
             self._mark_lost(segment)
-            self._sizer.lost()
+            segment.timed_out = False
+            self._sizer.lost(len(segment.body))
 
     def _mark_lost(self, segment: Segment) -> None:
         segment.lost = True
@@ -214,30 +252,30 @@ class Sender:
         self._travelling -= 1
 
     def deadline(self) -> float | None:
-        """When the oldest travelling segment is overdue."""
+        """When the answer to the PING is overdue, or to the oldest segment; each word of the peer starts that anew."""
+        if self._probing:
+            return self._ping[1] + self.round_trip.timeout if self._ping is not None else None
         if not self._travelling:
             return None
         first = min(s.departed for s in self._flight.values() if not s.acked and not s.lost)
-        return first + self.round_trip.timeout
+        return max(first, self._heard_at) + self.round_trip.timeout
 
     def expire(self, now: float) -> None:
-        """Count what is overdue as lost (what still queues for the line is not). Until the peer answers, one
-        segment at a time probes the line, ever more slowly: a dead line is not fed a window at a time."""
-        timeout = self.round_trip.timeout
-        travelling = [s for s in self._flight.values() if not s.acked and not s.lost]
-        overdue = [segment for segment in travelling if segment.departed + timeout <= now]
-        if not overdue:
+        """When an answer is overdue, send the oldest segment again with a PING behind it, then a PING alone, ever more
+        slowly, until the peer answers: a dead line is not fed. The answer tells what is lost."""
+        due = self.deadline()
+        if due is None or due > now:
             return
-        for segment in overdue:
-            self._mark_lost(segment)
-        if self._probe is not None and not self._probe.lost:
-            return
-        self._sizer.lost()
+        if not self._probing:
+            self._probe = next(s for s in self._flight.values() if not s.acked and not s.lost)
+            self._probe.timed_out = True
+            self._mark_lost(self._probe)
+            self._sizer.lost(len(self._probe.body))
         self.timeouts += 1
         if not self._heard or self.round_trip.backoff < _PATIENT_BACKOFF:
             self.round_trip.backoff += 1  # a peer that answers is not gone: the segments are too long for the noise
         self._heard = False
-        self._probing, self._probe = True, None
+        self._probing, self._ping_due, self._ping = True, True, None
 
 
 @dataclass(slots=True)
@@ -287,7 +325,7 @@ class Receiver:
         while (held := self._early.pop(self._next, None)) is not None:
             self._early_bytes -= len(held[2])
             done += self._deliver(*held)
-        self._schedule(now)
+        self._schedule(now, len(body) >= _BULK)
         return done
 
     def _hold(self, sequence: int, segment: tuple[Kind, bool, bytes]) -> None:
@@ -317,8 +355,8 @@ class Receiver:
         self._size = 0
         return [message]
 
-    def _schedule(self, now: float) -> None:
-        if self._unanswered >= self.parameters.ack_every or self.closed:
+    def _schedule(self, now: float, urgent: bool) -> None:
+        if urgent or self._unanswered >= self.parameters.ack_every or self.closed:
             self._ack_at = now
         elif self._ack_at is None:
             self._ack_at = now + self.round_trip.ack_delay

@@ -11,14 +11,12 @@ import os
 import stat
 import time
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 import serial
 from serial.tools import list_ports as serial_list_ports
 
 from devguard.errors import LinkError
-from devguard.link.engine import LinkEngine
-from devguard.link.events import Event
 from devguard.link.ports import URL_TICK, DescriptorPort, Port, SerialPort
 
 SCHEMES: Final = ("socket", "rfc2217", "loop")  # pyserial knows more; some of them write files
@@ -34,6 +32,17 @@ except ImportError:  # Windows
     pass
 else:
     _OPEN_ERRORS += (termios.error,)
+
+
+E = TypeVar("E")
+
+
+class Engine(Protocol[E]):
+    """A sans-I/O end that a driver can move bytes for: `LinkEngine`, or those that speak SMP."""
+
+    def data_to_send(self, now: float) -> bytes: ...
+    def receive_bytes(self, data: bytes, now: float) -> list[E]: ...
+    def next_timeout(self, now: float) -> float | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +70,7 @@ class SerialDriver:
         self._port = port
         self.name = name
         self._unsent = b""
-        self._engine: LinkEngine | None = None
+        self._engine: object = None
 
     @classmethod
     def open(cls, url: str, baud: int) -> SerialDriver:
@@ -98,7 +107,7 @@ class SerialDriver:
         """The `now` of every engine this driver pumps."""
         return time.monotonic()
 
-    def pump(self, engine: LinkEngine, timeout: float) -> list[Event]:
+    def pump(self, engine: Engine[E], timeout: float) -> list[E]:
         """Move bytes both ways until the engine reports events or `timeout` seconds have passed (0: one round).
         LinkError("link.port") when the port vanishes; the engine's own failures arrive as events."""
         if engine is not self._engine:
@@ -115,13 +124,17 @@ class SerialDriver:
                 self._push(engine, now)
                 return events
 
-    def _wait(self, engine: LinkEngine, now: float, end: float) -> float:
+    def listen(self, timeout: float) -> bytes:
+        """What the port brings within `timeout` seconds; nothing is written. LinkError("link.port")."""
+        return self._port.exchange(b"", timeout)[0]
+
+    def _wait(self, engine: Engine[E], now: float, end: float) -> float:
         """Seconds until something is due. While bytes wait for the port only the engine's patience is watched: what
         else is due would queue behind them."""
         due = now + _STALLED if self._unsent else engine.next_timeout(now)
         return max(0.0, (end if due is None else min(end, due)) - now)
 
-    def _push(self, engine: LinkEngine, now: float) -> None:
+    def _push(self, engine: Engine[E], now: float) -> None:
         """Hand out what the events left due (acknowledgements) before the caller goes off to think."""
         self._unsent = self._unsent or engine.data_to_send(now)
         if self._unsent and isinstance(self._port, DescriptorPort):

@@ -8,6 +8,7 @@ makes a new one. Noise (a wrong CRC) is counted and dropped; a right CRC with a 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -134,6 +135,16 @@ class LinkEngine:
         lane = self._plain if channel is Channel.PLAIN else self._sealed
         return lane.sender.pending_bytes if lane is not None else 0
 
+    def acknowledged_bytes(self, channel: Channel) -> int:
+        """Bytes of messages sent on a channel that have arrived without a gap; 0 for a channel that is not there."""
+        lane = self._plain if channel is Channel.PLAIN else self._sealed
+        return lane.sender.acknowledged if lane is not None else 0
+
+    @property
+    def sealed_heard(self) -> float:
+        """When the last genuine frame of the sealed channel came, or the channel was attached; never without one."""
+        return self._sealed.heard_at if self._sealed is not None else -math.inf
+
     def _alive(self) -> None:
         if self._failed is not None:
             raise self._failed.error()
@@ -182,6 +193,8 @@ class LinkEngine:
             return
         try:
             self._events += self._sealed.receive(frame, now, self._statistics)
+            if self._sealed.sender.outrun():
+                self._clock.outrun(now)
         except DevguardError as error:
             if error.code == "session.replay":  # a bad line may double a frame; it was dropped unread
                 self._statistics.replayed += 1
@@ -309,9 +322,9 @@ class LinkEngine:
         if self._opening is not None:
             self._emit_open(self._opening, now, transmit)
         elif self._plain is not None:
-            self._plain.emit(now, transmit, self._statistics)
+            self._plain.emit(now, self._clock, transmit, self._statistics)
         if self._sealed is not None:
-            self._sealed.emit(now, transmit, self._statistics)
+            self._sealed.emit(now, self._clock, transmit, self._statistics)
 
     def _emit_open(self, opening: _Opening, now: float, transmit: Callable[[bytes], float]) -> None:
         wrapping = self._plain.wrapping if self._plain is not None else None
@@ -336,8 +349,8 @@ class LinkEngine:
         if self._opening is not None:
             times += [self._opening.due, self._opening.since + self._parameters.give_up]
         elif self._plain is not None:
-            times.append(self._plain.next_timeout(now))
+            times.append(self._plain.next_timeout(now, self._clock))
         if self._sealed is not None:
-            times.append(self._sealed.next_timeout(now))
+            times.append(self._sealed.next_timeout(now, self._clock))
         known = [time for time in times if time is not None]
         return max(now, min(known)) if known else None

@@ -14,7 +14,7 @@ from devguard.link.events import Channel, Closed, Event, LinkStatistics, Message
 from devguard.link.frames import Acknowledgement, Frame, Kind, encode_frame, encode_header
 from devguard.link.parameters import LinkParameters, PeerLimits
 from devguard.link.protector import Protector
-from devguard.link.timing import RoundTrip
+from devguard.link.timing import LineClock, RoundTrip
 
 Transmit = Callable[[bytes], float]  # hands wire bytes to the line, returns when they will have left it
 
@@ -71,11 +71,17 @@ class Lane:
         self._close_told = False
         self._ping_at: float | None = None
         self._ping_since = now
+        self.heard_at = now
+
+    @property
+    def _waiting(self) -> bool:
+        """Something is to be sent, or an answer is awaited."""
+        return self.sender.outstanding or self._ping_at is not None
 
     @property
     def idle(self) -> bool:
         """Nothing to send, to wait for or to acknowledge."""
-        return not self.sender.outstanding and self.receiver.ack_at is None and self._ping_at is None
+        return not self._waiting and self.receiver.ack_at is None
 
     def send(self, message: bytes, now: float) -> None:
         if self._closing or self.receiver.closed:
@@ -96,6 +102,7 @@ class Lane:
     def receive(self, frame: Frame, now: float, statistics: LinkStatistics) -> list[Event]:
         """Events of one frame of this lane. DevguardError from the protector or for a broken rule."""
         body = self.wrapping.unwrap(frame)
+        self.heard_at = now
         if frame.kind is Kind.ACK and frame.ack is not None and not body:
             self._ping_at = None
             self.sender.acknowledge(frame.ack, now)
@@ -119,6 +126,8 @@ class Lane:
 
     def check(self, now: float, statistics: LinkStatistics) -> None:
         """Run the timers. LinkError("link.timeout") when nothing has moved for `give_up` seconds."""
+        if not self._waiting:
+            return
         deadline = self._give_up_at()
         if deadline is not None and deadline <= now:
             waited = f"{self._parameters.give_up:g} s"
@@ -133,26 +142,28 @@ class Lane:
             starts.append(self._ping_since)
         return min(starts) + self._parameters.give_up if starts else None
 
-    def emit(self, now: float, transmit: Transmit, statistics: LinkStatistics) -> None:
-        """Hand over every frame that is due. Acknowledgements first: the peer's timers wait for them."""
+    def emit(self, now: float, clock: LineClock, transmit: Transmit, statistics: LinkStatistics) -> None:
+        """Hand over every frame that is due. Acknowledgements first: the peer's timers wait for them. Segments only as
+        the line has room for them."""
         ack = self.receiver.take_ack(now)
         if ack is not None:
             transmit(self.wrapping.wrap(Kind.ACK, b"", 0, False, ack))
         if self._ping_at is not None and self._ping_at <= now:
             departed = transmit(self.wrapping.wrap(Kind.PING, b"", 0, False, None))
             self._ping_at = departed + self.round_trip.timeout
-        while self.sender.ready():
+        while clock.opens_at <= now and self.sender.ready():
             segment: Segment = self.sender.take()
             statistics.retransmits += segment.transmissions > 0
             wire = self.wrapping.wrap(segment.kind, segment.body, segment.sequence, segment.fin, None)
-            self.sender.sent(segment, transmit(wire))
-            if self.sender.probing:  # a short frame gets through where a long one does not: is the peer there?
-                transmit(self.wrapping.wrap(Kind.PING, b"", 0, False, None))
+            self.sender.sent(segment, transmit(wire), clock.taking(len(wire)))
+        if self.sender.ping_due:  # a short frame gets through where a long one does not: is the peer there?
+            self.sender.pinged(transmit(self.wrapping.wrap(Kind.PING, b"", 0, False, None)))
 
-    def next_timeout(self, now: float) -> float | None:
+    def next_timeout(self, now: float, clock: LineClock) -> float | None:
         """The earliest moment at which this lane has something to do."""
-        if self.sender.ready():
-            return now
-        times = (self.receiver.ack_at, self._ping_at, self.sender.deadline(), self._give_up_at())
+        if not self._waiting:
+            return self.receiver.ack_at
+        opens = max(now, clock.opens_at) if self.sender.ready() else now if self.sender.ping_due else None
+        times = (opens, self.receiver.ack_at, self._ping_at, self.sender.deadline(), self._give_up_at())
         known = [time for time in times if time is not None]
         return min(known) if known else None

@@ -14,6 +14,7 @@ LINK_VERSION: Final = 1
 CREDIT_UNIT: Final = 64  # windows and segment limits travel in this unit
 SACK_LIMIT: Final = 32  # bytes of bitmap, hence 256 segments in flight
 BITS_PER_BYTE_ON_LINE: Final = 10  # start, eight data bits, stop
+_SHORT_FRAMES: Final = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class LinkParameters:
     `baud` 0 means that the line's speed is unknown: then no serialisation time enters the timers.
     `max_pending` bounds the message bytes of one channel that wait for their acknowledgement.
     `window_bytes` is what this end buffers out of order per channel, and announces to its peer.
+    `segment_seconds` is the longest that one segment may hold the line, `send_ahead` how long before the line is free
+    the next one is handed over. `losses_remembered`: with each loss older ones count that much less.
     """
 
     baud: int = 115_200
@@ -33,9 +36,11 @@ class LinkParameters:
     segments_in_flight: int = SACK_LIMIT * 8
     max_message: int = 64 * 1024
     max_pending: int = 64 * 1024 * 1024
-    later_acked: int = 3
+    segment_seconds: float = 2.5
+    send_ahead: float = 0.02
+    later_acked: int = 1
     rto_initial: float = 1.0
-    rto_min: float = 0.1
+    rto_min: float = 0.05
     rto_max: float = 4.0
     ack_every: int = 2
     ack_fraction: float = 0.25
@@ -45,6 +50,7 @@ class LinkParameters:
     overhead: int = 27
     loss_prior: float = 0.05
     loss_memory: int = 256 * 1024
+    losses_remembered: int = 8
 
     def __post_init__(self) -> None:
         sizes_rise = 0 < self.segment_min <= self.segment_start <= self.segment_max <= self.window_bytes
@@ -53,7 +59,8 @@ class LinkParameters:
         times_rise = 0 < self.rto_min <= self.rto_initial <= self.rto_max and self.give_up > 0
         delays_rise = 0 <= self.ack_delay_min <= self.ack_delay_max and self.ack_fraction > 0
         limits = self.baud >= 0 and self.loss_prior > 0 and self.loss_memory > 0
-        limits = limits and self.max_message > 0 and self.max_pending > 0
+        limits = limits and self.max_message > 0 and self.max_pending > 0 and self.losses_remembered > 1
+        limits = limits and self.segment_seconds > 0 and self.send_ahead >= 0
         if not (sizes_rise and fits and counts and times_rise and delays_rise and limits and self.overhead > 0):
             raise LocalProtocolError("link.protocol", "link parameters contradict each other")
 
@@ -62,9 +69,9 @@ class LinkParameters:
         return size * BITS_PER_BYTE_ON_LINE / self.baud if self.baud else 0.0
 
     @property
-    def rto_ceiling(self) -> float:
-        """Longest retransmission time-out: on a slow line a whole window may be queued ahead of the answer."""
-        return max(self.rto_max, 2 * self.line_time(self.window_bytes))
+    def rto_floor(self) -> float:
+        """Shortest retransmission time-out: on a slow line an answer may wait behind one or two short frames."""
+        return min(self.rto_min + self.line_time(_SHORT_FRAMES), self.rto_max)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from devguard.link.parameters import LinkParameters
 from devguard.session.script import Attach, Flush, OpenPlain, Receive, Script, Send, Step
 
 _TICK: Final = 0.5
+_ROOM_TICK: Final = 0.02  # an acknowledgement is no event: what waits for one looks for it
 T = TypeVar("T")
 
 
@@ -32,13 +33,14 @@ class Pump(Protocol):
 class ScriptRunner:
     """Runs scripts one after the other over one port; each gets a new engine, `statistics` adds up.
 
-    `open_timeout`: seconds to wait for a device to answer at all.
+    `open_timeout`: seconds to wait for a device to answer at all. `engine` makes an engine; a bench may watch its own.
     """
 
     driver: Pump
     parameters: LinkParameters
     random: Callable[[int], bytes]
     open_timeout: float = 10.0
+    engine: Callable[[Role, LinkParameters, Callable[[int], bytes]], LinkEngine] = LinkEngine
     statistics: list[LinkStatistics] = field(default_factory=list)
     _engine: LinkEngine | None = field(default=None, init=False)
     _inbox: dict[Channel, deque[bytes]] = field(default_factory=dict, init=False)
@@ -47,7 +49,7 @@ class ScriptRunner:
 
     def run(self, script: Script[T]) -> T:
         """The script's result. Raises what the script raises; a `LinkError` is first thrown into it."""
-        self._engine = LinkEngine(Role.HOST, self.parameters, self.random)
+        self._engine = self.engine(Role.HOST, self.parameters, self.random)
         self._inbox = {channel: deque() for channel in Channel}
         self._opened = False
         send_value: Any = None
@@ -75,12 +77,13 @@ class ScriptRunner:
             if not self._wait(engine, lambda: self._opened, self.open_timeout):
                 raise LinkError("link.timeout", f"no device answered within {self.open_timeout:g} s")
         elif isinstance(step, Send):
-            self._wait(engine, lambda: engine.pending_bytes(_channel(step.sealed)) < step.backlog)
-            engine.send(_channel(step.sealed), step.message, self.driver.clock())
+            channel = _channel(step.sealed)
+            self._wait(engine, lambda: engine.pending_bytes(channel) < step.backlog, tick=_ROOM_TICK)
+            engine.send(channel, step.message, self.driver.clock())
         elif isinstance(step, Attach):
             engine.attach(step.protector, now)
         elif isinstance(step, Flush):
-            self._wait(engine, lambda: engine.idle, step.timeout)
+            self._wait(engine, lambda: engine.idle, step.timeout, _ROOM_TICK)
         else:
             return self._receive(engine, step)
         return None
@@ -91,12 +94,14 @@ class ScriptRunner:
             raise LinkError("link.timeout", f"the device did not answer within {step.timeout:g} s")
         return inbox.popleft() if inbox else None
 
-    def _wait(self, engine: LinkEngine, ready: Callable[[], bool], timeout: float | None = None) -> bool:
+    def _wait(
+        self, engine: LinkEngine, ready: Callable[[], bool], timeout: float | None = None, tick: float = _TICK
+    ) -> bool:
         """Pump until `ready`, or False after `timeout`; without one the engine's own patience bounds the wait."""
         end = None if timeout is None else self.driver.clock() + timeout
         while not ready():
-            left = _TICK if end is None else end - self.driver.clock()
-            self._take(self.driver.pump(engine, max(0.0, min(left, _TICK))))
+            left = tick if end is None else end - self.driver.clock()
+            self._take(self.driver.pump(engine, max(0.0, min(left, tick))))
             if left <= 0:
                 return ready()
         return True

@@ -12,19 +12,29 @@ from devguard.link.parameters import LinkParameters
 
 
 class RoundTrip:
-    """Smoothed round trip and the retransmission time-out derived from it."""
+    """Smoothed round trip, the shortest seen, and the retransmission time-out derived from them."""
 
-    __slots__ = ("_deviation", "_parameters", "backoff", "smoothed")
+    __slots__ = ("_deviation", "_parameters", "backoff", "least", "smoothed")
 
     def __init__(self, parameters: LinkParameters) -> None:
         self._parameters = parameters
         self.smoothed: float | None = None
+        self.least: float | None = None
         self._deviation = 0.0
         self.backoff = 0
 
     def sample(self, seconds: float) -> None:
         """One measured round trip of a segment that was sent once (Karn's rule); ends the back-off."""
         seconds = max(0.0, seconds)
+        self.least = seconds if self.least is None else min(self.least, seconds)
+        self._fold(seconds)
+
+    def slow(self, seconds: float) -> None:
+        """A round trip of at most `seconds`, to a segment that a time-out sent again though it may have been slow, not
+        lost: a time-out that is too short would never be found out otherwise."""
+        self._fold(min(seconds, self._parameters.rto_max))
+
+    def _fold(self, seconds: float) -> None:
         if self.smoothed is None:
             self.smoothed, self._deviation = seconds, seconds / 2
         else:
@@ -37,7 +47,7 @@ class RoundTrip:
         """Retransmission time-out, back-off included."""
         limits = self._parameters
         base = limits.rto_initial if self.smoothed is None else self.smoothed + 4 * self._deviation
-        return min(max(base, limits.rto_min) * (1 << min(self.backoff, 16)), limits.rto_ceiling)
+        return min(max(base, limits.rto_floor) * (1 << min(self.backoff, 16)), limits.rto_max)
 
     @property
     def ack_delay(self) -> float:
@@ -49,7 +59,7 @@ class RoundTrip:
 
 
 class SegmentSizer:
-    """Chooses the size of new segments from the losses seen so far; old experience fades."""
+    """Chooses the size of new segments from the losses seen so far; old experience fades, with every loss more."""
 
     __slots__ = ("_bytes", "_losses", "_parameters")
 
@@ -58,38 +68,63 @@ class SegmentSizer:
         self._losses = parameters.loss_prior
         self._bytes = parameters.loss_prior * parameters.segment_start**2 / parameters.overhead
 
-    def sent(self, size: int) -> None:
-        """`size` payload bytes went out in one frame."""
+    def arrived(self, size: int) -> None:
+        """`size` payload bytes arrived in one frame."""
         self._bytes += size + self._parameters.overhead
         if self._bytes > self._parameters.loss_memory:
             self._bytes /= 2
             self._losses = max(self._losses / 2, self._parameters.loss_prior / 2)
 
-    def lost(self) -> None:
-        """One frame, or one burst of frames, is known to be lost."""
-        self._losses += 1
+    def lost(self, size: int) -> None:
+        """One frame of `size` payload bytes is known to be lost: on average half of it was still good."""
+        kept = 1 - 1 / self._parameters.losses_remembered
+        self._losses = self._losses * kept + 1
+        self._bytes = self._bytes * kept + (size + self._parameters.overhead) / 2
+
+    def limit(self, peer_limit: int) -> int:
+        """The longest segment: what both ends take, and what does not hold up a slow line for too long."""
+        limits = self._parameters
+        longest = min(limits.segment_max, peer_limit)
+        if limits.baud:
+            longest = min(longest, max(limits.segment_min, int(limits.segment_seconds / limits.line_time(1))))
+        return longest
 
     def size(self, peer_limit: int) -> int:
         """Bytes of payload for the next segment."""
         limits = self._parameters
         best = int(math.sqrt(limits.overhead * self._bytes / self._losses))
-        return min(max(best, limits.segment_min), limits.segment_max, peer_limit)
+        return min(max(best, limits.segment_min), self.limit(peer_limit))
 
 
 class LineClock:
-    """When the line will have carried everything handed to it: timers start when a frame has left, not when it
-    was queued behind a full window."""
+    """When the line will have carried everything handed to it. Frames are handed over only a little ahead of that, so
+    that what is urgent never queues behind a window, and timers start when a frame has left.
 
-    __slots__ = ("_parameters", "free_at")
+    The stated speed is the least that a line has: a pseudo-terminal or USB is faster, and its answers show it.
+    """
+
+    __slots__ = ("_ahead", "_byte_time", "free_at")
 
     def __init__(self, parameters: LinkParameters) -> None:
-        self._parameters = parameters
+        self._byte_time = parameters.line_time(1)
+        self._ahead = parameters.send_ahead
         self.free_at = -math.inf
 
     def depart(self, size: int, now: float) -> float:
-        """Time at which `size` more bytes will have left. Never more than two windows ahead: the window
-        is all that can be queued, so a larger debt means the line is faster than its stated speed."""
-        limits = self._parameters
-        horizon = now + limits.line_time(2 * limits.window_bytes)
-        self.free_at = min(max(self.free_at, now) + limits.line_time(size), horizon)
+        """Time at which `size` more bytes will have left."""
+        self.free_at = max(self.free_at, now) + self.taking(size)
         return self.free_at
+
+    def taking(self, size: int) -> float:
+        """Seconds that `size` bytes are on the line."""
+        return size * self._byte_time
+
+    @property
+    def opens_at(self) -> float:
+        """When the next segment may be handed over."""
+        return self.free_at - self._ahead
+
+    def outrun(self, now: float) -> None:
+        """An answer came before its question can have left: the line is at least twice as fast as assumed."""
+        self._byte_time /= 2
+        self.free_at = now

@@ -79,8 +79,7 @@ class Layout:
 
     def write(self, **values: Any) -> bytes:
         """The bytes of a packet with these body values, lengths and checksum rebuilt. For tests and made vectors."""
-        built = self._strict.build({"body": {"value": values}})
-        assert isinstance(built, bytes)
+        built: bytes = self._strict.build({"body": {"value": values}})
         return built
 
 

@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -218,15 +218,15 @@ class World:
         self,
         *,
         model: str = PUMP,
-        image: bytes | None = None,
+        image: bytes | Mapping[str, bytes] | None = None,
         signers: Sequence[str] = ("release", "quality"),
         **fields: Any,
     ) -> Envelope:
         """A release made in memory; `fields` replace those of its description."""
         serials = fields.pop("serials", ())
-        parts = (ComponentDescription("application", "image.bin", "raw", serials, ()),)
-        given = {"components": parts, "revisions": ("revA",), **fields}
         facts = load_model(model).facts
+        parts = tuple(ComponentDescription(one, f"{one}.bin", "raw", serials, ()) for one in facts.components)
+        given = {"components": parts, "revisions": ("revA",), **fields}
         envelope = make_envelope(image, model=replace(facts, vendor=given.get("vendor", facts.vendor)), **given)
         return sign_envelope(envelope, [self.signer(name) for name in signers])
 

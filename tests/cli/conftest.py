@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cli_support import PASSPHRASE, World
+from devguard.custody import pkcs8
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +17,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEVGUARD_PASSPHRASE", PASSPHRASE)
         patch.delenv("DEVGUARD_HOME", raising=False)
+        patch.setattr(pkcs8, "PARALLEL", 1)
         yield World.make(tmp_path_factory.mktemp("world"))
 
 
@@ -26,6 +28,7 @@ def _quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVGUARD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(pkcs8, "PARALLEL", 1)  # the least a reader takes: these tests make and open many keys
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ LEAVES = [path for path in commands() if path and not any(other[:-1] == path for
 CONTRACT = [
     "key new",
     "key show",
+    "key check",
     "key export",
     "trust init",
     "trust show",

@@ -155,6 +155,61 @@ def test_another_station_s_key(world: World, log: Path, tmp_path: Path) -> None:
     assert devguard("evidence", "verify", "--key", other / "keys" / "station.key").status == 1
 
 
+def listed(world: World, folder: Path, public: Path, *more: object) -> Path:
+    """A trust document that lists a station's key."""
+    shutil.copytree(world.folder / "trust", folder)
+    text = public.read_text().replace("person: this station", "person: Bench 7")
+    public.write_text(text)
+    ok("trust", "rotate", folder, "--role", f"station={public}:1", "--expires", "2098-01-01", "--home", world.home)
+    if more:
+        ok("trust", "revoke", folder, *more, "--expires", "2098-01-01", "--home", world.home)
+    return folder / "current.trust"
+
+
+@pytest.fixture
+def elsewhere(world: World, log: Path, tmp_path: Path) -> Path:
+    """A copy of the station's evidence where its key is not, and its public export beside it."""
+    ok("key", "export", "station", "--public", "-o", tmp_path / "bench-7.pub")
+    other = tmp_path / "office"
+    shutil.copytree(log / "evidence", other / "evidence")
+    return other
+
+
+def test_a_station_s_log_is_verified_by_the_key_a_trust_document_lists(
+    world: World, elsewhere: Path, tmp_path: Path
+) -> None:
+    trust = listed(world, tmp_path / "t", tmp_path / "bench-7.pub")
+    found = ok("evidence", "verify", "--trust", trust, "--home", elsewhere, "--json").json
+    assert found["station"] == {"person": "Bench 7", "trust_version": 2}
+    assert "Bench 7" in ok("evidence", "verify", "--trust", trust, "--home", elsewhere).out
+    segment = next((elsewhere / "evidence").glob("segment-*"))
+    segment.write_bytes(segment.read_bytes()[:-1] + b"\0")
+    assert devguard("evidence", "verify", "--trust", trust, "--home", elsewhere, "--json").code == "log.tampered"
+
+
+def test_a_station_that_is_not_listed_or_revoked_or_out_of_its_time(
+    world: World, elsewhere: Path, tmp_path: Path
+) -> None:
+    verify = ("evidence", "verify", "--json", "--home", elsewhere, "--trust")
+    assert devguard(*verify, world.trust).code == "key.unknown"  # nobody of the role station at all
+    public = tmp_path / "bench-7.pub"
+    kept = public.read_text()
+    revoked = listed(world, tmp_path / "r", public, public)
+    assert devguard(*verify, revoked).code == "key.revoked"
+    ok("key", "new", "other", "--person", "Bench 8", "--role", "station")
+    ok("key", "export", "other", "--public", "-o", tmp_path / "other.pub")
+    assert devguard(*verify, listed(world, tmp_path / "o", tmp_path / "other.pub")).code == "key.unknown"
+    public.write_text(kept)
+    both = listed(world, tmp_path / "b", public)
+    assert devguard(*verify, both, "--key", tmp_path / "other.pub").code == "key.unknown"
+    assert ok(*verify, both, "--key", public).json["ok"] is True
+    assert devguard(*verify, tmp_path / "none.trust").code == "file.missing"
+    (elsewhere / "evidence" / "checkpoint").write_bytes(b"nothing")
+    assert devguard(*verify, both).code == "log.tampered"
+    (elsewhere / "evidence" / "checkpoint").unlink()
+    assert devguard(*verify, both).code == "log.tampered"
+
+
 def test_no_more_records_after_damage(world: World, log: Path) -> None:
     segment = max(files(log), key=lambda path: path.stat().st_size)
     segment.write_bytes(segment.read_bytes()[:-1])

@@ -145,3 +145,28 @@ def test_status_counts_what_is_kept(world: World, home: Path) -> None:
     assert 470 < data["grants"][0]["minutes_left"] <= 480
     assert {"name": "broken", "code": "key.malformed"} in data["keys"]
     assert "a.grant: Tess Technician on IP-1" in ok("status", "--no-ports").out
+
+
+def test_of_an_epoch_that_is_over_or_cannot_be(world: World, home: Path, tmp_path: Path) -> None:
+    """The trust document's epoch is the least a device has; its own is not known here, and that is said."""
+    ok("trust", "revoke", home / "trust", "--grant-epoch", 4, "--expires", "2098-01-01")
+    for epoch, code in ((3, "grant.revoked"), (4, None), (20, None), (90, None)):
+        world.grant(tmp_path / "g.grant", "IP-1", epoch=epoch)
+        result = devguard("grant", "check", "g.grant", "--json")
+        assert result.code == code, epoch
+        if code is None:
+            assert any("grant epoch" in one and str(epoch) in one for one in result.json["not_known"])
+    assert "not known here: the device's grant epoch" in ok("grant", "check", "g.grant").out
+    for device, code in ((90, None), (74, None), (91, "grant.revoked"), (73, "grant.revoked")):
+        told = devguard("grant", "check", "g.grant", "--device-epoch", device, "--json")
+        assert told.code == code, device
+        if code is None:
+            assert told.json["not_known"] == []
+
+
+def test_what_only_the_device_knows_is_said(world: World, home: Path, tmp_path: Path) -> None:
+    world.grant(tmp_path / "g.grant", "IP-1", max_uses=2, device_nonce=bytes(16))
+    unknown = ok("grant", "check", "g.grant", "--json").json["not_known"]
+    assert len(unknown) == 3
+    assert any("nonce" in one for one in unknown)
+    assert any("uses" in one for one in unknown)

@@ -117,7 +117,7 @@ def test_one_line_for_each_key(world: World, home: Path, tmp_path: Path, monkeyp
     fd = descriptor(f"{PASSPHRASE}\n{PASSPHRASE}\n")
     ok(
         "trust", "init", tmp_path / "t", "--root", "root", "--root", "second", "--threshold", 2,
-        "--expires", "2090-01-01", "--passphrase-fd", fd,
+        "--expires", "2090-01-01", "--passphrase-fd", fd, "--development",
     )  # fmt: skip
     assert ok("trust", "check", tmp_path / "t" / "current.trust", "--json").json["ok"] is True
 
@@ -160,3 +160,35 @@ def test_interrupted_at_the_prompt_is_not_a_traceback(
     result = finish(start("key", "new", "n", "--person", "P", "--role", "release"))
     assert (result.status, result.code) == (1, "key.passphrase")
     assert not (home / "keys" / "n.key").exists()
+
+
+def test_a_key_is_checked_before_it_is_needed(
+    world: World, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = ok("key", "check", "quality", "--json").json
+    assert good["fingerprint"] == ok("key", "show", "quality", "--json").json["fingerprint"]
+    copy = tmp_path / "copy.key"
+    copy.write_bytes((home / "keys" / "quality.key").read_bytes())
+    copy.chmod(0o600)
+    assert ok("key", "check", copy, "--json").json["person"] == "Quinn Quality"
+    copy.write_bytes(copy.read_bytes().replace(b"\n\n-----", b"\n\n----"))
+    assert devguard("key", "check", copy, "--json").code == "key.malformed"
+    ok("key", "export", "quality", "--public", "-o", tmp_path / "q.pub")
+    assert devguard("key", "check", tmp_path / "q.pub", "--json").code == "key.malformed"
+    monkeypatch.setenv("DEVGUARD_PASSPHRASE", "another")
+    assert devguard("key", "check", "quality", "--json").code == "key.passphrase"
+
+
+def test_no_output_option_costs_a_private_key(world: World, home: Path, tmp_path: Path) -> None:
+    path = home / "keys" / "release.key"
+    before = path.read_bytes()
+    suit = tmp_path / "r.suit"
+    suit.write_bytes(world.suits["1.1.0"].read_bytes())
+    for arguments in (
+        ("key", "export", "quality", "--public", "-o", path),
+        ("release", "sign", suit, "--digest-only", "-o", path),
+        ("release", "build", world.folder / "1.1.0.toml", "-o", path),
+    ):
+        refused = devguard(*arguments, "--json")
+        assert (refused.status, refused.code) == (1, "key.exists"), arguments
+        assert path.read_bytes() == before

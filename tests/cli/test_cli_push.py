@@ -156,6 +156,43 @@ def test_who_is_there(world: World, home: Path, bench: Bench, monkeypatch: pytes
     assert ok("status", "--json").json["ports"][0]["boot_state"] is None
 
 
+def test_a_device_shows_its_keys_so_that_a_stolen_one_can_be_revoked(world: World, home: Path, tmp_path: Path) -> None:
+    with emulator(world, tmp_path, "IP-9") as device:
+        port = ("--port", device.port)
+        info = ok("device", "info", *port, "--json").json
+        assert [one["alg"] for one in info["keys"]] == ["ESP256", "Ed25519"]
+        text = ok("device", "info", *port).out
+        assert all(one["fingerprint"] in text for one in info["keys"])
+        folder = Path(shutil.copytree(world.folder / "trust", tmp_path / "trust"))
+        wanted = [one["fingerprint"] for one in info["keys"]]
+        enrolled = next(row for row in records(tmp_path / "factory") if row["action"] == "device.enrol")
+        assert enrolled["details"]["keys"] == ", ".join(wanted)  # for a device that is out of reach
+        assert wanted == sorted(set(wanted), key=wanted.index)
+        made = ok("trust", "revoke", folder, *wanted, "--expires", "2098-01-01", "--json").json
+        assert made["revoked_keys"] == sorted(wanted)
+        assert devguard("device", "info", *port, "--json").code == "key.revoked"
+        for name in ("tech", "second"):  # by either kind of key
+            grant = world.grant(tmp_path / f"{name}.grant", "IP-9", name=name)
+            way = (*port, "--key", name, "--grant", grant, "--json")
+            assert devguard("push", world.suits["1.1.0"], *way).code == "key.revoked"
+
+
+def test_a_session_for_a_report_is_on_record(world: World, home: Path, bench: Bench) -> None:
+    before = records(home)
+    ok("device", "info", "--port", bench.device.port)
+    assert records(home) == before  # nobody's key was used
+    ok("device", "info", *bench.options())
+    row = records(home)[-1]
+    assert (row["action"], row["actor"], row["device"]) == ("device.report", "Tess Technician", "IP-1")
+    assert {"grant", "report"} <= set(row["digests"])
+    assert records(home)[-2]["action"] == "device.info"  # before the session was opened
+    grant = world.grant(bench.device.state.parent / "wrong.grant", "IP-2")
+    result = devguard("device", "info", "--port", bench.device.port, "--key", "tech", "--grant", grant, "--json")
+    assert (result.status, result.code) == (5, "grant.scope")
+    row = records(home)[-1]
+    assert (row["action"], row["code"], row["device"]) == ("device.info", "grant.scope", "IP-1")
+
+
 def test_another_serial_than_asked_for(world: World, home: Path, bench: Bench, tmp_path: Path) -> None:
     grant = world.grant(tmp_path / "both.grant", "IP-2", serials=frozenset(["IP-1", "IP-2"]))
     args = ["--port", bench.device.port, "--key", "tech", "--grant", grant, "--serial", "IP-2", "--json"]
@@ -203,7 +240,9 @@ def test_pushed_and_confirmed(world: World, home: Path, bench: Bench) -> None:
         "version_after": "1.0.0",
         "confirmed": True,
     }
-    assert set(data["link"]) == {"payload_bytes", "wire_bytes", "retransmits", "seconds"}
+    assert set(data["link"]) == {
+        "payload_bytes", "wire_bytes", "retransmits", "seconds", "encoding", "sent_bytes", "fell_back"
+    }  # fmt: skip
     assert data["link"]["payload_bytes"] == 6001 < data["link"]["wire_bytes"]
     assert data["report"]["settings_before"] == data["report"]["settings_digest"]
     found = records(home)

@@ -13,6 +13,8 @@ from devguard.cli import doctor_checks as checks
 from devguard.cli.context import Invocation
 from devguard.cli.doctor_checks import State, System
 from devguard.cli.home import Home
+from devguard.evidence import files
+from devguard.evidence.record import Record
 
 NOW = 1_800_000_000  # 2027-01-15
 
@@ -52,9 +54,29 @@ def test_clocks(world: World, home: Path, monkeypatch: pytest.MonkeyPatch, when:
 def test_a_clock_behind_the_evidence(world: World, home: Path) -> None:
     ok("release", "sign", world.suit(home / "x.suit", signers=()), "--key", "release")
     now = int(time.time())
-    for back, state in ((0, None), (3600, State.WARN), (2 * 86_400, State.REFUSE)):
-        found = [one.state for one in checks._against_evidence(Home(home), now - back)]
-        assert found == ([] if state is None else [state])
+    for back, state in ((0, None), (500, State.WARN), (2 * 86_400, State.REFUSE)):
+        found = [
+            (one.state, one.code) for one in checks._against_evidence(Home(home), now - back) if one.subject == "clock"
+        ]
+        assert found == ([] if state is None else [(state, "clock.rollback" if state is State.REFUSE else None)])
+    (home / "memory.cbor").unlink()
+    put_back = [(one.subject, one.state, one.code) for one in checks._against_evidence(Home(home), now)]
+    assert put_back == [("memory", State.REFUSE, "trust.rollback")]
+
+
+def test_only_the_end_of_a_long_log_is_read(world: World, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = Home(home).evidence()
+    log._segment_size = 400  # as if years had gone by
+    for number in range(40):
+        log.append(Record.make(time=1, actor="a", action="x", request=str(number)))
+    ok("release", "sign", world.suit(home / "x.suit", signers=()), "--key", "release")
+    segments = sorted((home / "evidence").glob("*[0-9]*"))
+    assert len(segments) > 4
+    opened: list[int] = []
+    real = files.open_segment
+    monkeypatch.setattr(files, "open_segment", lambda at, number: opened.append(number) or real(at, number))
+    assert [one.state for one in checks._against_evidence(Home(home), int(time.time()))] == [State.OK]
+    assert len(opened) == 1
 
 
 @pytest.mark.parametrize(
@@ -62,6 +84,7 @@ def test_a_clock_behind_the_evidence(world: World, home: Path) -> None:
     [
         ('ID=debian\nVERSION_ID="12"\n', State.OK),
         ('ID=ubuntu\nVERSION_ID="20.04"\n', State.WARN),
+        ('ID=ubuntu\nVERSION_ID="22.04"\n', State.OK),
         ("ID=other\nSUPPORT_END=2027-02-01\n", State.WARN),
         ("ID=other\nSUPPORT_END=2031-02-01\n", State.OK),
         ('ID=other\nSUPPORT_END="soon"\n', State.UNKNOWN),
@@ -73,6 +96,25 @@ def test_how_long_the_system_is_supported(tmp_path: Path, text: str, state: Stat
     (tmp_path / "etc" / "os-release").write_text(text)
     assert [one.state for one in checks.support(System(tmp_path), NOW)] == [state]
     assert [one.state for one in checks.support(System(tmp_path / "none"), NOW)] == [State.UNKNOWN]
+
+
+def test_the_distribution_s_own_table_is_newer_than_ours(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    told = tmp_path / "usr/share/distro-info"
+    told.mkdir(parents=True)
+    for name, header, row in (
+        ("debian", "version,codename,eol,eol-lts", "12,Bookworm,2026-07-11,2031-01-02"),
+        ("ubuntu", "version,codename,eol,eol-esm", "24.04 LTS,Noble,2031-01-02,2040-01-01"),
+    ):
+        version = row.split(",")[0].removesuffix(" LTS")
+        (tmp_path / "etc/os-release").write_text(f'ID={name}\nVERSION_ID="{version}"\n')
+        found = [one.detail for one in checks.support(System(tmp_path), NOW)]
+        assert "as known in 20" in found[0]
+        (told / f"{name}.csv").write_text(f"{header}\n{row}\n")
+        found = [one.detail for one in checks.support(System(tmp_path), NOW)]
+        assert "2031-01-02 (says distro-info-data)" in found[0]
+        (told / f"{name}.csv").write_text(f"{header}\n{version},x,soon\n,\n{'x' * 200_000}\n{row}")
+        assert "as known in 20" in next(checks.support(System(tmp_path), NOW)).detail
 
 
 def test_disks(tmp_path: Path) -> None:

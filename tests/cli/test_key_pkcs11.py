@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cli_support import PASSPHRASE, World, descriptor, devguard, ok
+from devguard.custody import tokenkeys
 from softhsm import PIN, Tokens
 
 
@@ -64,6 +65,30 @@ def test_a_release_and_a_trust_document_are_signed_by_token_keys(
     ok("verify", suit, "--trust", tmp_path / "t" / "current.trust", "--model", "insulin-pump")
 
 
+def test_a_pin_has_a_variable_of_its_own_and_file_keys_never_see_it(
+    tokens: Tokens, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVGUARD_PIN", PIN)  # beside the passphrase of the files, in one command
+    new("rhea", tokens.make("vendor"), role="root", person="Ruth Root")
+    init = ["trust", "init", tmp_path / "t", "--root", "rhea", "--root", "root", "--threshold", 2]
+    assert ok(*init, "--expires", "2099-01-01", "--json").json["complete"] is True
+    monkeypatch.setenv("DEVGUARD_PIN", "1357913")
+    assert devguard("key", "check", "rhea", "--json").code == "key.pin"
+    assert ok("key", "check", "root", "--json").json["ok"] is True
+    monkeypatch.delenv("DEVGUARD_PIN")
+    monkeypatch.setenv("DEVGUARD_PASSPHRASE", PIN)  # alone, it is the PIN
+    assert ok("key", "check", "rhea", "--json").json["ok"] is True
+    fd = descriptor(f"{PIN}\n")
+    monkeypatch.setenv("DEVGUARD_PIN", "1357913")
+    assert ok("key", "check", "rhea", "--passphrase-fd", fd, "--json").json["ok"] is True
+    os.close(fd)
+    monkeypatch.delenv("DEVGUARD_PIN")
+    monkeypatch.delenv("DEVGUARD_PASSPHRASE")
+    refused = devguard("key", "check", "rhea")
+    assert refused.code == "key.passphrase"
+    assert "DEVGUARD_PIN" in refused.err
+
+
 def test_pins_by_descriptor_and_wrong_ones(tokens: Tokens, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("DEVGUARD_PASSPHRASE")
     uri = tokens.make("vendor")
@@ -94,3 +119,38 @@ def test_a_key_that_is_on_the_token_already_is_named(tokens: Tokens) -> None:
     assert two_files.code == "key.token"
     refused = devguard("key", "new", "pq", "--person", "P", "--role", "release", "--alg", "ML-DSA-65", "--pkcs11", uri)
     assert refused.code == "signature.algorithm"
+
+
+def test_the_pin_is_in_no_file_no_message_and_no_bug_report(
+    tokens: Tokens, world: World, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = tokens.make("vendor")
+    monkeypatch.setenv("DEVGUARD_PASSPHRASE", PIN)
+    new("token-remy", uri)
+    suit = world.suit(tmp_path / "r.suit", signers=())
+    said = [ok("release", "sign", suit, "--key", "token-remy"), ok("key", "check", "token-remy")]
+    wrong = "7391736"
+    monkeypatch.setenv("DEVGUARD_PASSPHRASE", wrong)
+    for arguments in (("key", "check", "token-remy"), ("release", "sign", suit, "--key", "token-remy", "--json")):
+        said.append(devguard(*arguments))
+        assert said[-1].code == "key.pin"
+    monkeypatch.setenv("DEVGUARD_PASSPHRASE", PIN)
+
+    def bug(*args: object) -> bytes:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(tokenkeys, "_sign", bug)
+    said.append(devguard("key", "check", "token-remy"))
+    assert (said[-1].status, said[-1].code) == (70, "internal.error")
+    texts = [one.out + one.err for one in said]
+    texts += [path.read_bytes().decode("latin-1") for path in home.rglob("*") if path.is_file()]
+    assert not [text for text in texts if PIN in text or wrong in text]
+
+
+@pytest.mark.usefixtures("pin")
+def test_a_key_is_checked_by_letting_it_sign(tokens: Tokens, world: World, home: Path) -> None:
+    made = new("token-remy", tokens.make("vendor"))
+    assert ok("key", "check", "token-remy", "--json").json["fingerprint"] == made["fingerprint"]
+    for file in sorted(tokens.store.rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    assert devguard("key", "check", "token-remy", "--json").code == "key.token"

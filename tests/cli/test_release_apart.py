@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,25 @@ def test_keys_nobody_knows_and_keys_of_other_roles(suit: Path, home: Path) -> No
     tech = devguard("release", "sign", suit.with_suffix(".digest"), "--key", "tech", "-o", "t.sig", "--json")
     assert tech.code == "key.purpose"
     assert devguard("release", "sign", suit, "--digest-only", "--key", "stranger", "--json").code == "release.duplicate"
+
+
+def test_whose_a_signature_is_the_trust_document_says(suit: Path, home: Path, tmp_path: Path) -> None:
+    """An export with another person's name in it makes nobody sign twice, nor somebody else."""
+    export = tmp_path / "renamed.pub"
+    ok("key", "export", "quality", "--public", "-o", export)
+    export.write_text(export.read_text().replace("Quinn Quality", "Remy Release").replace("quality", "release"))
+    signature = apart(suit, "quality")
+    done = ok("release", "sign", suit, "--attach", signature, "--key", export, "--json").json["signed_by"]
+    assert (done["person"], done["role"]) == ("Quinn Quality", "quality")
+    assert ("release.sign", "Quinn Quality") in [(one["action"], one["actor"]) for one in records(home)]
+    other = tmp_path / "root.sig"
+    root = home / "keys" / "root.key"
+    root.write_text(root.read_text().replace("role: root", "role: release"))
+    there = tmp_path / "there"  # where the key is, nobody has the trust document
+    shutil.copytree(home, there, ignore=shutil.ignore_patterns("trust", "evidence", "station.key", "memory.cbor"))
+    ok("release", "sign", suit.with_suffix(".digest"), "--key", "root", "-o", other, "--home", there)
+    refused = devguard("release", "sign", suit, "--attach", other, "--key", "root", "--json")
+    assert (refused.status, refused.code) == (1, "key.purpose")
 
 
 def test_steps_are_not_mixed_and_no_file_is_lost(suit: Path) -> None:

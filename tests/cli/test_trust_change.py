@@ -11,6 +11,8 @@ import pytest
 
 from cli_support import World, devguard, emulator, ok, records
 from devguard.cli.context import Invocation
+from devguard.cli.home import Home
+from devguard.cli.memory import peek
 from devguard.trust.document import read_trust
 
 LATER = ("--expires", "2098-01-01")
@@ -72,6 +74,63 @@ def test_revoke(world: World, home: Path, folder: Path) -> None:
     assert devguard("trust", "revoke", folder, "Nobody").code == "file.missing"
     assert devguard("trust", "revoke", folder).status == 2
     assert not (folder / "3.trust").exists()
+
+
+def fingerprint(name: str) -> str:
+    return str(ok("key", "show", name, "--json").json["fingerprint"])
+
+
+def test_what_leaves_a_document(world: World, home: Path, folder: Path) -> None:
+    """Roles and keys that are removed are no longer listed; they are not revoked by that."""
+    ok("key", "new", "release2", "--person", "Rita Release", "--role", "release", "--alg", "Ed25519")
+    made = ok("trust", "rotate", folder, *LATER, "--role", "release=release,release2:1", "--json").json
+    assert len(made["roles"]["release"]["keys"]) == 2
+    made = ok("trust", "rotate", folder, *LATER, "--remove-key", "Rita Release", "--remove-role", "device-authority",
+              "--json").json  # fmt: skip
+    assert [one["person"] for one in made["roles"]["release"]["keys"]] == ["Remy Release"]
+    assert "device-authority" not in made["roles"]
+    assert made["revoked_keys"] == []
+    assert ok("verify", world.suits["1.1.0"], "--json").json["accepted"] is True
+    checked = ok("trust", "check", "--json").json
+    assert any("device-authority" in one for one in checked["warnings"])
+    assert devguard("trust", "rotate", folder, *LATER, "--remove-role", "device-authority").status == 2
+    assert devguard("trust", "rotate", folder, *LATER, "--remove-key", "release").code == "trust.malformed"
+    assert devguard("trust", "rotate", folder, *LATER, "--remove-key", "nobody").code == "file.missing"
+
+
+@pytest.mark.parametrize("by", ["name", "file", "fingerprint", "person"])
+def test_a_key_is_revoked_by_any_name_it_has(world: World, home: Path, folder: Path, tmp_path: Path, by: str) -> None:
+    ok("key", "export", "release", "--public", "-o", tmp_path / "r.pub")
+    named = {"name": "release", "file": tmp_path / "r.pub", "person": "REMY  release"}
+    made = ok("trust", "revoke", folder, named.get(by, fingerprint("release")), *LATER, "--json").json
+    assert made["revoked_keys"] == [fingerprint("release")]
+    assert devguard("verify", world.suits["1.1.0"], "--json").code == "key.revoked"
+    again = ok("trust", "rotate", folder, *LATER, "--max-step", 3, "--json").json
+    assert again["revoked_keys"] == [fingerprint("release")]  # never dropped
+
+
+def test_a_person_is_revoked_with_all_their_keys(world: World, home: Path, folder: Path) -> None:
+    ok("key", "new", "more", "--person", "Remy Release", "--role", "release", "--alg", "Ed25519")
+    ok("trust", "rotate", folder, *LATER, "--role", "release=release,more:1")
+    made = ok("trust", "revoke", folder, "Remy Release", *LATER, "--json").json
+    assert set(made["revoked_keys"]) == {fingerprint("release"), fingerprint("more")}
+    warned = ok("trust", "check", "--json").json["warnings"]
+    assert any("release can never sign" in one for one in warned)
+
+
+def test_releases_epochs_and_floors_only_grow(world: World, home: Path, folder: Path) -> None:
+    digest = "ab" * 32
+    ok("trust", "revoke", folder, "--release", digest, "--floor", "insulin-pump=2", "--grant-epoch", 3, *LATER)
+    made = ok("trust", "revoke", folder, "--floor", "pacemaker-programmer=7", "--floor", "insulin-pump=2", *LATER,
+              "--json").json  # fmt: skip
+    assert made["floors"] == {"insulin-pump": 2, "pacemaker-programmer": 7}
+    assert (made["revoked_releases"], made["grant_epoch"]) == ([digest], 3)
+    for back in (("--floor", "insulin-pump=1"), ("--grant-epoch", 2)):
+        assert devguard("trust", "revoke", folder, *back, *LATER).code == "trust.rollback"
+    for wrong in ("insulin-pump", "=1", "insulin-pump=-1", "insulin-pump=x"):
+        assert devguard("trust", "revoke", folder, "--floor", wrong, *LATER).status == 2
+    assert devguard("verify", world.suits["1.0.0"], "--model", "insulin-pump", "--json").code == "version.rollback"
+    assert ok("verify", world.suits["1.1.0"], "--model", "insulin-pump", "--json").json["accepted"] is True
 
 
 @pytest.mark.parametrize("what", ["trust", "memory", "memory gone", "log"])
@@ -139,10 +198,19 @@ def test_a_device_takes_the_chain_and_the_new_authority(world: World, home: Path
         ok("trust", "rotate", folder, *LATER)
         ok("trust", "rotate", folder, *LATER, "--role", "technician-authority=authority2:1")
         ok("grant", "issue", "--authority", "authority2", "--technician", "tech", "--model", "insulin-pump", "--serial", "IP-1",  # noqa: E501
-           "--expires", "8h", "-o", tmp_path / "g.grant")  # fmt: skip
+           "--expires", "8h", "--max-uses", 1, "-o", tmp_path / "g.grant")  # fmt: skip
         way = ("--port", device.port, "--key", "tech", "--grant", tmp_path / "g.grant", "--json")
         refused = devguard("push", world.suits["1.1.0"], *way)
         assert (refused.status, refused.code) == (5, "key.unknown")
         assert ok("trust", "push", *way).json["version"] == 3
         done = ok("push", world.suits["1.1.0"], *way).json
         assert (done["accepted"], done["report"]["trust_version"]) == (True, 3)
+    # What the push used up is remembered here, whatever happens to the device.
+    memory = peek(Home(home))
+    assert memory is not None
+    assert memory.sequences == {"insulin-pump": 2}
+    assert [one.uses for one in memory.spent.values()] == [1]
+    assert ok("status", "--no-ports", "--json").json["memory"]["sequences"] == {"insulin-pump": 2}
+    again = ("--key", "tech", "--grant", tmp_path / "g.grant", "--dry-run", "--json")
+    assert devguard("push", world.suits["1.0.0"], *again).code == "grant.replay"
+    assert devguard("push", world.suits["1.1.0"], *again).status == 0  # the same release may be gone on with

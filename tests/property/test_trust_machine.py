@@ -45,7 +45,7 @@ class Vendor(RuleBasedStateMachine):
     def _next(self, change: Change, days: int, *, new: list[int] | None = None) -> bool:
         """Whether the vendor's next version could be made; then every root key there is signs it."""
         try:
-            doc = successor(self.newest, change, issued=self.now, expires=self.now + days * DAY)
+            doc = successor(self.newest, change, issued=self.now, expires=self.now + days * DAY, clock_is_right=True)
         except DevguardError:
             return False
         signers = sorted({*self.root, *(new or [])})
@@ -93,7 +93,13 @@ class Vendor(RuleBasedStateMachine):
         held, chain = self.device, list(self.chain)
         root = self.newest.roles[RoleName.ROOT]
         role = Role(root.threshold, tuple(KeyEntry(one.key, one.person) for one in root.keys))
-        doc = successor(self.newest, Change(roles={RoleName.ROOT: role}), issued=self.now, expires=self.now + DAY)
+        doc = successor(
+            self.newest,
+            Change(roles={RoleName.ROOT: role}),
+            issued=self.now,
+            expires=self.now + DAY,
+            clock_is_right=True,
+        )
         chain.append(sign_successor(self.newest, doc, [POOL[at] for at in self.root]))
         assert follow(held, chain, self.now).newest.version == doc.version
 
@@ -105,7 +111,13 @@ class Vendor(RuleBasedStateMachine):
         role = Role(1, (entry(stolen[0]),)) if stolen else None
         if role is None or POOL[stolen[0]].key.thumbprint in self.newest.revoked:
             return
-        doc = successor(self.newest, Change(roles={RoleName.ROOT: role}), issued=self.now, expires=self.now + DAY)
+        doc = successor(
+            self.newest,
+            Change(roles={RoleName.ROOT: role}),
+            issued=self.now,
+            expires=self.now + DAY,
+            clock_is_right=True,
+        )
         known = {at for at in (*self.root, stolen[0]) if at in stolen}
         data = sign_successor(self.newest, doc, [POOL[at] for at in sorted(known)])
         with pytest.raises(DevguardError) as refused:

@@ -6,14 +6,15 @@ generator, at a paced speed, and hands them over in chunks of any size. Nothing 
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import random
 from dataclasses import dataclass, field
+from random import Random
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
+from devguard.bench.line import VirtualClock, VirtualLine
+from devguard.bench.way import Shape, Way
 from devguard.errors import Refused
 from devguard.link.channel import nearest
 from devguard.link.engine import LinkEngine
@@ -83,29 +84,70 @@ class Faults:
     cuts: tuple[tuple[float, float], ...] = ()
 
 
+class FrameWay(Way):
+    """A direction of the line that does harm frame by frame, as `owner.faults` says at that moment."""
+
+    def __init__(self, owner: Any, random: Random) -> None:
+        super().__init__(Shape(), "unharmed")
+        self._owner = owner
+        self._random = random
+        self.wire = bytearray()
+
+    def put(self, data: bytes, now: float) -> None:
+        faults = self._owner.faults
+        self.shape = Shape(faults.baud, faults.latency)
+        self.wire += data
+        super().put(data, now)
+
+    def _carry(self, piece: bytes, start: float) -> None:
+        faults, chance = self._owner.faults, self._random.random
+        if any(begin <= start < end for begin, end in faults.cuts) or chance() < faults.loss:
+            return
+        if chance() < faults.noise:
+            piece = self._random.randbytes(self._random.randrange(1, 40)) + piece
+        if faults.flip and chance() < 1 - (1 - faults.flip) ** (8 * len(piece)):
+            damaged = bytearray(piece)
+            damaged[self._random.randrange(len(piece))] ^= 1 << self._random.randrange(8)
+            piece = bytes(damaged)
+        late = self._random.uniform(0.0, 0.3) if chance() < faults.delay else 0.0
+        for _ in range(2 if chance() < faults.double else 1):
+            self._arrive(piece, self._free, late)
+
+    def take(self, now: float) -> list[bytes]:
+        size = self._owner.faults.chunk
+        pieces = super().take(now)
+        return [piece[at : at + size] for piece in pieces for at in range(0, len(piece), size)] if size else pieces
+
+
 def seeded(seed: int):
-    source = random.Random(seed)
-    return source.randbytes
+    return Random(seed).randbytes
 
 
 @dataclass
 class Bench:
-    """Both engines, both directions of the line, one virtual clock."""
+    """Two engines on a `VirtualLine` of such ways, and everything they reported. `shape`: harm is done byte by byte
+    instead. `other_device` in place of the usual one."""
 
     seed: int = 1
     faults: Faults = field(default_factory=Faults)
     parameters: LinkParameters = field(default_factory=LinkParameters)
-    now: float = 1000.0
+    other_device: LinkEngine | None = None
+    shape: Shape | None = None
 
     def __post_init__(self) -> None:
-        self.random = random.Random(self.seed)
+        self.random = Random(self.seed)
         self.host = LinkEngine(Role.HOST, self.parameters, seeded(self.seed))
-        self.device = LinkEngine(Role.DEVICE, self.parameters, seeded(self.seed + 1))
-        self.events: dict[LinkEngine, list[Event]] = {self.host: [], self.device: []}
-        self.wire: dict[LinkEngine, bytearray] = {self.host: bytearray(), self.device: bytearray()}
-        self._heap: list[tuple[float, int, LinkEngine, bytes]] = []
-        self._order = itertools.count()
-        self._free: dict[LinkEngine, float] = {self.host: 0.0, self.device: 0.0}
+        self.device = self.other_device or LinkEngine(Role.DEVICE, self.parameters, seeded(self.seed + 1))
+        ways = FrameWay(self, self.random), FrameWay(self, self.random)
+        self.line = VirtualLine(VirtualClock(), *ways) if self.shape is None else VirtualLine.of(self.shape, self.seed)
+        self.names = {self.host: "host", self.device: "device"}
+        sides = {engine: self.line.plug(name, engine) for engine, name in self.names.items()}
+        self.events: dict[LinkEngine, list[Event]] = {engine: side.events for engine, side in sides.items()}
+        self.wire = {self.host: ways[0].wire, self.device: ways[1].wire}
+
+    @property
+    def now(self) -> float:
+        return self.line.now
 
     def attach(self, per_epoch: int = 1 << 16, seed: bytes = b"k") -> tuple[CcmProtector, CcmProtector]:
         host, device = CcmProtector.pair(per_epoch, seed)
@@ -124,54 +166,16 @@ class Bench:
     def failures(self, engine: LinkEngine) -> list[str]:
         return [event.code for event in self.events[engine] if isinstance(event, Failed)]
 
-    def other(self, engine: LinkEngine) -> LinkEngine:
-        return self.device if engine is self.host else self.host
-
     def inject(self, target: LinkEngine, data: bytes) -> None:
-        self.events[target] += target.receive_bytes(data, self.now)
+        self.line.inject(self.names[target], data)
 
     def run(self, until, seconds: float = 600.0) -> bool:
         """Advance the virtual clock until the condition holds or nothing more can happen; whether it holds."""
         end = self.now + seconds
         while not until():
-            for engine in (self.host, self.device):
-                self._carry(engine, engine.data_to_send(self.now))
-            times = [engine.next_timeout(self.now) for engine in (self.host, self.device)]
-            times += [self._heap[0][0]] if self._heap else []
-            known = [time for time in times if time is not None]
-            if not known or min(known) > end:
+            self.line.carry()
+            at = self.line.due()
+            if at is None or at > end:
                 return until()
-            self.now = max(self.now, min(known))
-            self._deliver()
+            self.line.advance(at)
         return True
-
-    def _deliver(self) -> None:
-        for engine in (self.host, self.device):
-            self.inject(engine, b"")
-        while self._heap and self._heap[0][0] <= self.now:
-            _, _, target, data = heapq.heappop(self._heap)
-            size = self.faults.chunk or len(data)
-            for at in range(0, len(data), size):
-                self.inject(target, data[at : at + size])
-
-    def _carry(self, engine: LinkEngine, burst: bytes) -> None:
-        self.wire[engine] += burst
-        for piece in burst.split(b"\x00")[:-1]:
-            self._frame(engine, piece + b"\x00")
-
-    def _frame(self, engine: LinkEngine, wire: bytes) -> None:
-        faults, chance = self.faults, self.random.random
-        start = max(self.now, self._free[engine])
-        self._free[engine] = start + (len(wire) * 10 / faults.baud if faults.baud else 0)
-        arrival = self._free[engine] + faults.latency
-        if any(begin <= start < end for begin, end in faults.cuts) or chance() < faults.loss:
-            return
-        if chance() < faults.noise:
-            wire = self.random.randbytes(self.random.randrange(1, 40)) + wire
-        if faults.flip and chance() < 1 - (1 - faults.flip) ** (8 * len(wire)):
-            damaged = bytearray(wire)
-            damaged[self.random.randrange(len(wire))] ^= 1 << self.random.randrange(8)
-            wire = bytes(damaged)
-        late = self.random.uniform(0.0, 0.3) if chance() < faults.delay else 0.0
-        for _ in range(2 if chance() < faults.double else 1):
-            heapq.heappush(self._heap, (arrival + late, next(self._order), self.other(engine), wire))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -62,6 +63,25 @@ def test_a_replayed_record_is_dropped_and_counted() -> None:
     assert bench.messages(bench.device) == [b"once"]
     assert bench.device.statistics.replayed == 2
     assert not bench.failures(bench.device)
+
+
+def test_only_what_is_genuine_and_new_counts_as_a_sign_of_life() -> None:
+    bench = Bench().opened()
+    assert bench.device.sealed_heard == -math.inf
+    bench.attach()
+    bench.host.send(SEALED, b"once", bench.now)
+    recorded = bench.host.data_to_send(bench.now)
+    bench.inject(bench.device, recorded)
+    heard = bench.device.sealed_heard
+    assert heard == bench.now
+    assert bench.run(lambda: bench.host.idle and bench.device.idle)
+    bench.line.clock.now += 20
+    bench.inject(bench.device, recorded)
+    bench.host.send(PLAIN, b"chatter", bench.now)
+    bench.inject(bench.device, bench.host.data_to_send(bench.now))
+    assert bench.messages(bench.device, PLAIN) == [b"chatter"]
+    assert bench.device.statistics.replayed == 1
+    assert bench.device.sealed_heard == heard
 
 
 def test_reflected_sealed_frames_are_tampering() -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import random
+import statistics
+from dataclasses import replace
+
 import pytest
 
 from devguard.errors import LocalProtocolError, RemoteProtocolError
@@ -38,7 +42,8 @@ def ack(cumulative: int, *later: int, credit: int = 16) -> Acknowledgement:
 @pytest.mark.parametrize(
     "change",
     [{"segment_min": 0}, {"segment_max": 100}, {"window_bytes": 64}, {"rto_min": 9.0}, {"give_up": 0},
-     {"segments_in_flight": 257}, {"baud": -1}, {"later_acked": 0}, {"window_bytes": 1 << 30}],
+     {"segments_in_flight": 257}, {"baud": -1}, {"later_acked": 0}, {"window_bytes": 1 << 30},
+     {"send_ahead": -0.01}, {"segment_seconds": 0}, {"losses_remembered": 1}],
 )  # fmt: skip
 def test_contradicting_parameters_are_refused(change: dict[str, int]) -> None:
     with pytest.raises(LocalProtocolError):
@@ -63,9 +68,17 @@ def test_round_trip_follows_rfc_6298() -> None:
     measured.backoff = 2
     assert measured.timeout == pytest.approx(4 * (0.1125 + 4 * 0.0625))
     measured.backoff = 60
-    assert measured.timeout == measured._parameters.rto_ceiling
+    assert measured.timeout == measured._parameters.rto_max
     measured.sample(0.1)
     assert measured.backoff == 0
+    assert measured.least == pytest.approx(0.1)
+
+
+def test_a_slow_line_waits_longer_at_least() -> None:
+    for baud, floor in ((921_600, 0.05), (9600, 0.05 + 128 / 960)):
+        measured = RoundTrip(LinkParameters(baud=baud))
+        measured.sample(0.0)
+        assert measured.timeout == pytest.approx(floor, rel=0.05)
 
 
 def test_segment_size_grows_on_a_clean_line_and_shrinks_with_loss() -> None:
@@ -73,24 +86,48 @@ def test_segment_size_grows_on_a_clean_line_and_shrinks_with_loss() -> None:
     sizer = SegmentSizer(limits)
     assert sizer.size(4096) == limits.segment_start
     for _ in range(100):
-        sizer.sent(sizer.size(4096))
+        sizer.arrived(sizer.size(4096))
     assert sizer.size(4096) == limits.segment_max
     assert sizer.size(512) == 512
-    for _ in range(2000):
-        sizer.sent(256)
-        sizer.lost()
-    assert sizer.size(4096) == limits.segment_min
+    for _ in range(30):
+        sizer.lost(256)
+    assert sizer.size(4096) == limits.segment_min  # a line that turns bad is found out within a few frames
     for _ in range(20_000):
-        sizer.sent(1024)
+        sizer.arrived(1024)
     assert sizer.size(4096) == limits.segment_max  # old losses fade
 
 
-def test_line_clock_counts_what_is_queued_but_not_without_end() -> None:
-    limits = LinkParameters(baud=10_000)
-    clock = LineClock(limits)
+@pytest.mark.parametrize("rate", [1e-3, 1e-4, 1e-5])
+def test_segment_size_settles_near_the_best_for_the_loss(rate: float) -> None:
+    limits, source = LinkParameters(), random.Random(1)
+    sizer, sizes = SegmentSizer(limits), []
+    for _ in range(4000):
+        size = sizer.size(4096)
+        sizes.append(size)
+        if source.random() < 1 - (1 - rate) ** (size + limits.overhead):
+            sizer.lost(size)
+        else:
+            sizer.arrived(size)
+    best = min(max((limits.overhead / rate) ** 0.5, limits.segment_min), limits.segment_max)
+    assert 0.75 < statistics.median(sizes[1000:]) / best < 1.35
+
+
+def test_no_segment_holds_a_slow_line_for_long() -> None:
+    sizer = SegmentSizer(LinkParameters(baud=9600))
+    for _ in range(1000):
+        sizer.arrived(4096)
+    assert sizer.size(4096) == 9600 // 10 * 5 // 2
+    assert SegmentSizer(LinkParameters(baud=300)).limit(4096) == LinkParameters().segment_min
+
+
+def test_line_clock_counts_what_has_left_and_opens_a_little_before() -> None:
+    clock = LineClock(LinkParameters(baud=10_000, send_ahead=0.02))
     assert clock.depart(100, 5.0) == pytest.approx(5.1)
     assert clock.depart(100, 5.0) == pytest.approx(5.2)
-    assert clock.depart(10**9, 5.0) == pytest.approx(5.0 + limits.line_time(2 * limits.window_bytes))
+    assert clock.opens_at == pytest.approx(5.18)
+    assert clock.depart(100, 7.0) == pytest.approx(7.1)
+    clock.outrun(7.0)
+    assert clock.depart(100, 7.0) == pytest.approx(7.05)
     assert LineClock(LinkParameters(baud=0)).depart(10**6, 7.0) == 7.0
 
 
@@ -100,7 +137,7 @@ def test_message_is_cut_and_fin_marks_the_last_segment() -> None:
     source.queue(Kind.DATA, b"", 0.0)
     parts = transmit(source, 0.0)
     assert [(len(p.body), p.fin, p.sequence) for p in parts] == [
-        (128, False, 0), (128, False, 1), (44, True, 2), (0, True, 3)]  # fmt: skip
+        (100, False, 0), (100, False, 1), (100, True, 2), (0, True, 3)]  # fmt: skip
     assert source.pending_bytes == 300
     source.acknowledge(ack(4), 0.1)
     assert source.pending_bytes == 0
@@ -109,59 +146,135 @@ def test_message_is_cut_and_fin_marks_the_last_segment() -> None:
 
 def test_window_in_bytes_holds_the_sender_back() -> None:
     source = sender()
-    source.queue(Kind.DATA, b"a" * 5000, 0.0)
+    source.queue(Kind.DATA, b"a" * 5120, 0.0)
     assert len(transmit(source, 0.0)) == 1024 // 128
     source.acknowledge(ack(1, 2, 3), 0.1)  # what is SACKed still occupies the peer's buffer
-    assert len(transmit(source, 0.1)) == 1
-    source.acknowledge(ack(4, credit=0), 0.2)
-    assert transmit(source, 0.2) == []
+    assert [s.sequence for s in transmit(source, 0.1)] == [1, 8]
+    source.acknowledge(ack(4, credit=0), 0.15)
+    assert transmit(source, 0.15) == []
     source.acknowledge(ack(9, credit=0), 0.3)
     assert len(transmit(source, 0.3)) == 1  # a closed window never stops the last segment in flight
 
 
-def test_three_later_acknowledgements_retransmit_and_two_do_not() -> None:
-    source = sender()
-    source.queue(Kind.DATA, b"a" * 5000, 0.0)
+@pytest.mark.parametrize("needed", [1, 3])
+def test_later_acknowledgements_retransmit(needed: int) -> None:
+    source = sender(replace(FAST, later_acked=needed))
+    source.queue(Kind.DATA, b"a" * 5120, 0.0)
     transmit(source, 0.0)
-    source.acknowledge(ack(0, 1), 0.01)
-    source.acknowledge(ack(0, 1, 2), 0.01)
-    assert not source.ready()
-    source.acknowledge(ack(0, 1, 2, 3), 0.01)
+    for later in range(1, needed):
+        source.acknowledge(ack(0, *range(1, later + 1)), 0.01)
+        assert not source.ready()
+    source.acknowledge(ack(0, *range(1, needed + 1)), 0.01)
     again = transmit(source, 0.01)
     assert [(s.sequence, s.transmissions) for s in again] == [(0, 2)]
 
 
-def test_karn_no_sample_from_a_segment_sent_twice() -> None:
+def test_a_segment_lost_twice_is_sent_a_third_time_on_the_same_evidence() -> None:
     source = sender()
-    source.queue(Kind.DATA, b"x", 0.0)
+    source.queue(Kind.DATA, b"a" * 5120, 0.0)
     transmit(source, 0.0)
-    source.expire(1.0)
-    transmit(source, 1.0)
-    source.acknowledge(ack(1), 1.5)
-    assert source.round_trip.smoothed is None
-    assert source.round_trip.backoff == 1
-    source.queue(Kind.DATA, b"y", 2.0)
-    transmit(source, 2.0)
-    source.acknowledge(ack(2), 2.5)
-    assert source.round_trip.smoothed == pytest.approx(0.5)
-    assert source.round_trip.backoff == 0
+    source.acknowledge(ack(0, 1), 0.01)
+    assert [s.sequence for s in transmit(source, 0.01)] == [0]
+    source.acknowledge(ack(0, 1, 2, 3), 0.02)  # left before the second transmission of 0
+    assert not source.ready()
+    source.acknowledge(ack(0, 1, 2, 3, 4, 5, 6, 7), 0.02)
+    assert transmit(source, 0.02) == []
+    source.queue(Kind.DATA, b"b" * 128, 0.02)
+    source._window = 4096
+    assert [s.sequence for s in transmit(source, 0.03)][:1] == [8]
+    source.acknowledge(ack(0, 1, 2, 3, 4, 5, 6, 7, 8), 0.04)
+    assert [s.sequence for s in transmit(source, 0.04)][:1] == [0]
 
 
-def test_a_silent_line_is_probed_with_one_segment_ever_more_slowly() -> None:
+def test_karn_no_sample_from_a_segment_that_was_lost_and_sent_again() -> None:
     source = sender()
-    source.queue(Kind.DATA, b"a" * 5000, 0.0)
+    source.queue(Kind.DATA, b"x" * 256, 0.0)
+    transmit(source, 0.0)
+    source.acknowledge(ack(0, 1), 0.1)
+    assert source.round_trip.smoothed == pytest.approx(0.1)
+    transmit(source, 0.1)
+    source.acknowledge(ack(2), 5.0)
+    assert source.round_trip.smoothed == pytest.approx(0.1)
+
+
+def test_an_answer_slower_than_the_time_out_makes_the_time_out_longer() -> None:
+    source, now = sender(), 0.0
+    for _ in range(6):  # each answer takes 0.4 s, and no segment would ever be sent only once
+        source.queue(Kind.DATA, b"x", now)
+        transmit(source, now)
+        answered = now + 0.4
+        source.round_trip.sample(0.01) if now == 0.0 else None
+        while (due := source.deadline()) is not None and due < answered:
+            source.expire(due)
+            transmit(source, due)
+            source.pinged(due)
+        now = answered
+        source.acknowledge(ack(source._next), now)
+    assert source.round_trip.timeout > 0.4
+    assert source.timeouts < 8
+
+
+def test_a_silent_line_is_probed_once_with_a_segment_then_with_pings_ever_more_slowly() -> None:
+    source = sender()
+    source.queue(Kind.DATA, b"a" * 5120, 0.0)
     assert len(transmit(source, 0.0)) == 8
-    now, gaps = 0.0, []
+    now, gaps, again = 0.0, [], []
     for _ in range(6):
         due = source.deadline()
         assert due is not None
         gaps.append(due - now)
         now = due
         source.expire(now)
-        assert len(transmit(source, now)) == 1
+        again += transmit(source, now)
+        assert source.ping_due
+        source.pinged(now)
+        assert not source.ping_due
     assert gaps == [1.0, 2.0, 4.0, 4.0, 4.0, 4.0]
-    source.acknowledge(ack(1), now)
+    assert [s.sequence for s in again] == [0]
+    source.acknowledge(ack(1), now)  # the answer to the last PING: all that left before it and is not in it is lost
     assert [s.sequence for s in transmit(source, now)][:7] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_the_answer_to_a_ping_tells_what_is_lost_and_an_earlier_word_does_not() -> None:
+    source = sender()
+    source.round_trip.sample(0.2)
+    source.queue(Kind.DATA, b"a" * 512, 0.0)
+    transmit(source, 0.0)
+    due = source.deadline()
+    assert due is not None
+    source.expire(due)
+    assert [s.sequence for s in transmit(source, due)] == [0]
+    source.pinged(due)
+    source.acknowledge(ack(1), due + 0.1)  # sooner than any round trip: it was on its way already
+    assert not source.ready()
+    source.acknowledge(ack(1), due + 0.2)
+    assert [s.sequence for s in transmit(source, due + 0.2)] == [1, 2, 3]
+
+
+def test_a_ping_follows_a_segment_sent_again_when_nothing_else_does() -> None:
+    source = sender()
+    source.queue(Kind.DATA, b"a" * 384, 0.0)
+    transmit(source, 0.0)
+    assert not source.ping_due
+    source.acknowledge(ack(1, 2), 0.01)
+    assert [s.sequence for s in transmit(source, 0.01)] == [1]
+    assert source.ping_due
+    source.pinged(0.01)
+    source.acknowledge(ack(1, 2), 0.03)  # its answer: lost again, and known at once
+    source.queue(Kind.DATA, b"b", 0.03)
+    assert [s.sequence for s in transmit(source, 0.03)] == [1, 3]
+    assert not source.ping_due
+    assert source.timeouts == 0
+
+
+def test_an_answer_before_half_of_its_question_can_have_left_outruns_the_line() -> None:
+    for answered, early in ((1.04, True), (1.06, False)):
+        source = sender()
+        source.queue(Kind.DATA, b"x", 1.0)
+        source.sent(source.take(), 1.1, 0.1)
+        source.acknowledge(ack(1), answered)
+        assert source.outrun() is early
+        assert not source.outrun()
 
 
 def test_what_still_queues_for_the_line_is_not_overdue() -> None:
@@ -197,6 +310,15 @@ def test_receiver_orders_joins_and_acknowledges_gaps_at_once() -> None:
     assert sink.accept(Kind.DATA, 1, True, b"b", 1.0) == [b"ab", b"cd"]
     assert sink.take_ack(1.0) == ack(4)
     assert sink.early_bytes == 0
+
+
+def test_receiver_acknowledges_a_long_segment_by_itself() -> None:
+    sink = receiver(LinkParameters())
+    sink.accept(Kind.DATA, 0, False, bytes(511), 1.0)
+    assert sink.take_ack(1.0) is None
+    sink = receiver(LinkParameters())
+    sink.accept(Kind.DATA, 0, False, bytes(512), 1.0)
+    assert sink.take_ack(1.0) == ack(1, credit=256)
 
 
 def test_receiver_coalesces_every_second_segment_and_drops_doubles() -> None:

@@ -284,8 +284,8 @@ def test_answers_to_a_bench_that_never_takes_one_do_not_pile_up() -> None:
     device, line = Device(), None
     line = VirtualLine(device)
     session = line.runner().run(connect(bench_for(device, grant(device))))
-    line._engines["host"] = None  # it listens no more
-    raw, engine = encode_message(KeepAlive()), line._engines["device"]
+    line.sides["host"].engine = None  # it listens no more
+    raw, engine = encode_message(KeepAlive()), line.sides["device"].engine
     assert engine is not None
     for burst in range(70):
         wire = b"\x00" + b"".join(_sealed(session.records, burst * 100 + at, raw) for at in range(100))
@@ -311,20 +311,21 @@ def test_a_bench_that_opens_anew_before_the_reboot_is_served_after_it() -> None:
             step = script.send((yield step))
 
     line.runner().run(all_but_the_reboot())  # type: ignore[arg-type]
-    host = line._engines["host"]
+    host = line.sides["host"].engine
     assert host is not None
     host.send(Channel.SEALED, encode_message(Reboot()), line.now)
     wire = host.data_to_send(line.now)
-    line._engines["host"] = None  # and acknowledges no answer
+    line.sides["host"].engine = None  # and acknowledges no answer
     nonce = b"anew"
     opening = encode_frame(encode_header(Kind.OPEN, nonce=nonce), encode_announcement(16384, 4096))
-    heapq.heappush(line._heap, (line.now + 0.5, 1 << 60, "device", b"\x00" + opening))
+    heapq.heappush(line.forward._heap, (line.now + 0.5, 1 << 60, b"\x00" + opening))
     line.inject("device", wire)
     line.turn()
     hello = encode_header(Kind.DATA, nonce=nonce, sequence=0, fin=True)
     line.inject("device", b"\x00" + encode_frame(hello, encode_message(Hello((1,)))))
     line.turn()
     assert device.runs(new)
+    assert line.emulated is not None
     assert line.emulated._plain is not None
     assert line.emulated._plain.state is State.GREETED
 

@@ -11,11 +11,20 @@ import hashlib
 import io
 import itertools
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from builders import NOW, Vendor, make_envelope, make_image, make_signer, make_vendor, sign_envelope
+from builders import (
+    NOW,
+    Vendor,
+    make_envelope,
+    make_image,
+    make_signer,
+    make_vendor,
+    measure_images,
+    sign_envelope,
+)
 from devguard.cose.algorithms import Algorithm
 from devguard.cose.roles import RoleName
 from devguard.custody.memory import MemorySigner
@@ -29,7 +38,6 @@ from devguard.errors import DevguardError, LinkError
 from devguard.grant.check import CheckedGrant, DeviceView, check_grant
 from devguard.grant.claims import ANY, Action, Grant, Scope, issue_grant, read_grant
 from devguard.grant.credential import issue_credential
-from devguard.image.measure import measure
 from devguard.manifest.description import ComponentDescription
 from devguard.manifest.envelope import Envelope, sever
 from devguard.session.connect import Bench, Connected, connect
@@ -168,11 +176,16 @@ class Device:
 
 @dataclass(frozen=True)
 class Build:
-    """A signed release, as a bench holds it."""
+    """A signed release, as a bench holds it. `images`: of each component by id, in the order in which they are sent."""
 
     envelope: Envelope
-    image: bytes
+    images: Mapping[str, bytes]
     model: Model
+
+    @property
+    def image(self) -> bytes:
+        """What is sent: the image, or the images back to back."""
+        return b"".join(self.images.values())
 
     @property
     def offer(self) -> bytes:
@@ -187,14 +200,25 @@ class Build:
 def _build(vendor: Vendor, model: Model, size: int, seed: str, fields: tuple[tuple[str, Any], ...]) -> Build:
     given = dict(fields)
     signers = given.pop("signers", vendor.release_signers)
-    image = make_image(size, seed)
-    component = ComponentDescription("application", "app.bin", "raw", given.pop("serials", ()), ())
-    envelope = make_envelope(image, model=model.facts, components=(component,), **given)
-    return Build(sign_envelope(envelope, signers), image, model)
+    images = split_image(make_image(size, seed), model.facts.components)
+    serials = given.pop("serials", ())
+    parts = tuple(ComponentDescription(name, f"{name}.bin", "raw", serials, ()) for name in images)
+    envelope = make_envelope(images, model=model.facts, components=parts, **given)
+    return Build(sign_envelope(envelope, signers), images, model)
+
+
+def split_image(image: bytes, components: Sequence[str]) -> dict[str, bytes]:
+    """The image cut into one for each component; every cut lies inside a page."""
+    cut = len(image) // 3
+    pieces = [image] if len(components) == 1 else [image[:-cut], image[-cut:]]
+    return dict(zip(components, pieces, strict=True))
 
 
 def build(device: Device, version: str = "1.1.0", sequence: int = 2, size: int = 9000, **fields: Any) -> Build:
-    """A release for the device's model by its vendor (or `vendor`); `fields` as for `builders.describe`."""
+    """A release for the device's model by its vendor (or `vendor`); `fields` as for `builders.describe`.
+
+    `size` is that of all its images together.
+    """
     vendor = fields.pop("vendor_keys", device.vendor)
     fields |= {"version": version, "sequence": sequence}
     seed = fields.pop("image_seed", version)
@@ -244,7 +268,7 @@ def bench_for(device: Device, one: Grant, technician: Technician = TESS, **field
 
 def judged(device: Device, what: Build, **fields: Any) -> Release:
     """The bench's verdict on a build, its payload measured."""
-    given: Mapping[str, Any] = {"payload": measure(io.BytesIO(what.image)), "target": Target(model=device.model.facts)}
+    given: Mapping[str, Any] = {"payload": measure_images(what.images), "target": Target(model=device.model.facts)}
     return judge(what.envelope, trust=device.vendor.trust, now=NOW, **{**given, **fields}).require()
 
 

@@ -1,0 +1,149 @@
+"""`devguard bench power-cuts`: which cuts are made on which model, spread over processes, and the table that comes out.
+
+Without `full` a seeded sample that takes seconds. With it: every cut for images of 8 and 2 sectors, every second cut
+during the recovery for 2 sectors and a sample of them for 8, a sample for images that fill the slot, and random lives
+with several cuts.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final
+
+from devguard.bench.power_life import live
+from devguard.bench.power_scenes import NAMES, scene_of, start_of
+from devguard.bench.power_sweep import Plan, Sweep, Tally
+from devguard.bench.power_world import World
+from devguard.device.models import load_model, model_names
+
+LIVES: Final = "lives"
+FULL_SIZE: Final = 0
+PAGES: Final = 12  # of a sector of 256 that an image of two sectors fills: a pair of cuts is not worth more of them
+LARGE_SECTOR: Final = 16 * 1024
+SHORT_OF_A_SECTOR: Final = 77  # no image ends where a sector does
+CUTS: Final = 8  # sectors of the image whose every cut is made
+PAIRS: Final = 2  # and of the one whose every pair of cuts is
+SHORT: Final = ("confirm", "trust")  # scenes of a few steps
+FIELDS: Final = (
+    "operations",
+    "cuts",
+    "second_cuts",
+    "booted_old",
+    "booted_new",
+    "bricked",
+    "settings_changed",
+    "counter_regressed",
+    "audit_broken",
+    "push_failed",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One process's work: a scene of one model with an image of so many sectors (`FULL_SIZE`: all that fit), or
+    `plan.first` random lives."""
+
+    model: str
+    scene: str
+    sectors: int
+    plan: Plan
+
+
+@dataclass(slots=True)
+class Row:
+    """All of one scene."""
+
+    model: str
+    scene: str
+    sectors: int
+    tally: Tally
+
+    def as_dict(self) -> dict[str, Any]:
+        """The row of the command-line contract, and more."""
+        counted = {name: getattr(self.tally, name) for name in FIELDS}
+        named = {"model": self.model, "scene": self.scene, "image_sectors": self.sectors}
+        return {**named, **counted, "runs": self.tally.runs, "faults": self.tally.faults}
+
+
+def jobs(models: Sequence[str], *, full: bool, seed: int, parts: int) -> Iterator[Job]:
+    """What there is to do; the longest first, so that no process waits for another in the end."""
+    for model in models:
+        if full:
+            yield from _every_cut(model, seed, parts)
+        else:
+            yield from _sample(model, seed)
+
+
+def _sample(model: str, seed: int) -> Iterator[Job]:
+    """One cut in so many: larger sectors make a scene of ten times as many steps."""
+    large = load_model(model).layout.sector_size > LARGE_SECTOR
+    for scene in NAMES:
+        few = scene in SHORT
+        yield Job(model, scene, CUTS, Plan(first=1 if few else 499 if large else 37, seed=seed))
+        if not few:
+            yield Job(model, scene, PAIRS, Plan(first=23, second=41, seed=seed))
+    yield Job(model, LIVES, PAIRS, Plan(first=6, seed=seed))
+
+
+def _every_cut(model: str, seed: int, parts: int) -> Iterator[Job]:
+    large = load_model(model).layout.sector_size > LARGE_SECTOR
+    for part in range(parts):
+        share = functools.partial(Plan, seed=seed, part=part, parts=parts)
+        for scene in NAMES:
+            few = scene in SHORT
+            yield Job(model, scene, PAIRS, share(first=1, second=1))
+            yield Job(model, scene, CUTS, share(first=1, second=4001 if large else 211))
+            yield Job(model, scene, FULL_SIZE, share(first=1 if few else 9973 if large else 211))
+        yield Job(model, LIVES, PAIRS, share(first=200 // parts))
+
+
+def image_size(model: str, sectors: int) -> int:
+    """Bytes of an image of so many sectors."""
+    layout = load_model(model).layout
+    return (sectors * layout.sector_size or layout.image_capacity) - SHORT_OF_A_SECTOR
+
+
+@functools.lru_cache(maxsize=2)
+def _world(model: str, sectors: int) -> World:
+    known = load_model(model)
+    sparse = sectors == PAIRS and known.layout.sector_size > LARGE_SECTOR
+    return World(known, image_size(model, sectors), PAGES if sparse else 0)
+
+
+def do(job: Job) -> tuple[Job, Tally]:
+    """One job, in this process."""
+    world = _world(job.model, job.sectors)
+    if job.scene != LIVES:
+        return job, Sweep(world, scene_of(world, job.scene), job.plan).play()
+    tally, start = Tally(), start_of(world)
+    for number in range(job.plan.first):
+        tally.add(live(world, start, f"{job.plan.seed}/{job.plan.part}/{number}"), f"life {number}; ")
+    return job, tally
+
+
+def run(
+    models: Sequence[str] | None = None, *, full: bool = False, seed: int = 1, processes: int | None = None
+) -> list[Row]:
+    """All rows. `processes`: how many to share the work with (1: none but this one)."""
+    count = processes or min(2, os.cpu_count() or 1)
+    todo = list(jobs(models or model_names(), full=full, seed=seed, parts=count if full else 1))
+    if count == 1:
+        return _rows(map(do, todo))
+    with ProcessPoolExecutor(count) as pool:
+        return _rows(pool.map(do, todo))
+
+
+def _rows(done: Iterable[tuple[Job, Tally]]) -> list[Row]:
+    rows: dict[tuple[str, str, int], Row] = {}
+    for job, tally in done:
+        sectors = job.sectors or -(-image_size(job.model, FULL_SIZE) // load_model(job.model).layout.sector_size)
+        row = rows.setdefault((job.model, job.scene, sectors), Row(job.model, job.scene, sectors, Tally()))
+        operations = max(row.tally.operations, tally.operations)  # every part plays the whole scene
+        row.tally.add(tally, "")
+        row.tally.operations = operations
+        row.tally.runs += tally.runs
+    return list(rows.values())

@@ -1,0 +1,106 @@
+"""Flash whose state is a value, for benches that cut the power again and again.
+
+`Flash` is a tuple of sectors that states share; `TrackedBackend` lets a device work on it, copies a sector only when
+it is written, and notes which sectors the device looked at before it had overwritten them whole. Two runs that find
+the same bytes there are the same run: that is what lets `power_sweep` judge every cut without running each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+_NONE: Final = -1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Flash:
+    """All sectors, and of those that a cut left half way the mask of weak bits (see `device.cells`); `seed`: how these
+    will turn out."""
+
+    sectors: tuple[bytes, ...]
+    weak: tuple[tuple[int, bytes], ...] = ()
+    seed: str = ""
+
+    def value(self, sector: int) -> tuple[bytes, tuple[bytes, str] | None]:
+        """What a device can find out about one sector."""
+        mask = next((mask for number, mask in self.weak if number == sector), None)
+        return self.sectors[sector], None if mask is None else (mask, self.seed)
+
+
+class TrackedBackend:
+    """A `FlashBackend` over a `Flash`, which stays as it is. `looked_at`: sectors that were read before they were
+    overwritten whole; `owned`: those that were overwritten whole. `equal`: sectors that other runs have written."""
+
+    def __init__(self, flash: Flash, sector_size: int, equal: dict[bytes, bytes]) -> None:
+        self.looked_at: set[int] = set()
+        self.owned: set[int] = set()
+        self._sectors = list(flash.sectors)
+        self._sector_size = sector_size
+        self._equal = equal
+        self._hot = _NONE
+        self._bytes = bytearray()
+
+    @property
+    def size(self) -> int:
+        """Bytes of flash."""
+        return len(self._sectors) * self._sector_size
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes at `offset`."""
+        sector, at = divmod(offset, self._sector_size)
+        if at + length <= self._sector_size:
+            return self._read(sector, at, length)
+        parts, end = [], offset + length
+        while offset < end:
+            sector, at = divmod(offset, self._sector_size)
+            take = min(self._sector_size - at, end - offset)
+            parts.append(self._read(sector, at, take))
+            offset += take
+        return b"".join(parts)
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Puts `data` at `offset`; it lies within one sector."""
+        sector, at = divmod(offset, self._sector_size)
+        if len(data) == self._sector_size:
+            if self._hot == sector:
+                self._hot = _NONE
+            self._sectors[sector] = data
+            self.owned.add(sector)
+            return
+        self._look(sector)
+        if self._hot != sector:
+            self._cool()
+            self._hot, self._bytes = sector, bytearray(self._sectors[sector])
+        self._bytes[at : at + len(data)] = data
+
+    def sync(self) -> None:
+        """Every write is durable at once."""
+        return
+
+    def sectors(self) -> tuple[bytes, ...]:
+        """The sectors as they are now."""
+        self._cool()
+        return tuple(self._sectors)
+
+    def now(self, sector: int) -> bytes:
+        """One sector as it is, for whoever asks from outside the run."""
+        if sector == self._hot:
+            self._cool()
+        return self._sectors[sector]
+
+    def _read(self, sector: int, at: int, length: int) -> bytes:
+        self._look(sector)
+        data = self._bytes if sector == self._hot else self._sectors[sector]
+        return bytes(data[at : at + length])
+
+    def _look(self, sector: int) -> None:
+        if sector not in self.owned:
+            self.looked_at.add(sector)
+
+    def _cool(self) -> None:
+        if self._hot != _NONE:
+            data = bytes(self._bytes)
+            # Equal sectors are one object: then nobody has to compare them byte by byte.
+            self._sectors[self._hot] = self._equal.setdefault(data, data)
+            self._hot = _NONE

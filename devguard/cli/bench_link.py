@@ -1,0 +1,135 @@
+"""`devguard bench link`: one push over a measured line on a virtual clock, and how much of the line it used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from devguard.cli.context import Command, Invocation
+from devguard.cli.line import BAUD
+
+if TYPE_CHECKING:
+    from devguard.bench.link_run import Figures, Trial
+    from devguard.session.update import Progress
+
+KIB = 1024
+
+
+class Finite(click.FloatRange):
+    """A number in a range; "nan" is none."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.FloatRange`."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
+
+
+@click.command(cls=Command)
+@click.option(
+    "--model", type=click.Choice(["insulin-pump", "pacemaker-programmer"]), default="insulin-pump", show_default=True
+)
+@click.option("--size", type=click.IntRange(2), default=256 * KIB, show_default=True, help="Bytes of image.")
+@click.option("--baud", type=click.IntRange(300, 4_000_000), default=BAUD, show_default=True, help="Line speed.")
+@click.option(
+    "--latency-ms", type=Finite(0, 10_000), default=2.0, show_default=True, help="One way, beside the bytes' own time."
+)
+@click.option(
+    "--ftdi-ms",
+    type=Finite(0, 1000),
+    default=0.0,
+    show_default=True,
+    help="Timer of a USB adapter that keeps short answers back (0: none).",
+)
+@click.option("--ber", type=Finite(0, 0.1), default=0.0, show_default=True, help="Chance of a bit to flip.")
+@click.option("--drop", type=Finite(0, 0.1), default=0.0, show_default=True, help="Chance of a byte to be lost.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Where errors fall.")
+@click.option("--flash-timing", is_flag=True, help="Count the time that the model's flash takes.")
+@click.option("--real", is_flag=True, help="In real time, over pseudo-terminals, with the device a process of its own.")
+@click.pass_obj
+def link(invocation: Invocation, /, **options: Any) -> None:
+    """Push an image to an emulated device over a line that is slow, far or bad, and measure.
+
+    The clock is virtual, the rest is real: the device's own judgement, both link engines, encryption. The same seed
+    gives the same figures. With --real the clock is real too, and what else this machine does is in the figures.
+    """
+    from devguard.cli.progress import progress_bar
+
+    real = options.pop("real")
+    trial = _trial(options)
+    with progress_bar(invocation, trial.size) as progress:
+        figures = _run(real)(trial, progress)
+    data = {**as_json(figures), "real": real}
+    invocation.result(data, lambda: click.echo(_text(data)))
+
+
+def _run(real: bool) -> Callable[[Trial, Progress], Figures]:
+    if real:
+        from devguard.bench.pty_run import run_real
+
+        return run_real
+    from devguard.bench.link_run import run_virtual
+
+    return run_virtual
+
+
+def _trial(options: dict[str, Any]) -> Trial:
+    from devguard.bench.impair import Damage
+    from devguard.bench.link_run import Trial
+    from devguard.bench.way import Shape
+    from devguard.device.models import load_model
+
+    model = load_model(options["model"])
+    if options["size"] > model.facts.image_capacity:
+        text = f"a {model.name} takes images of at most {model.facts.image_capacity} bytes"
+        raise click.BadParameter(text, param_hint="--size")
+    damage = Damage(ber=options["ber"], drop=options["drop"])
+    shape = Shape(options["baud"], options["latency_ms"] / 1000, options["ftdi_ms"] / 1000, damage)
+    return Trial(model, options["size"], shape, options["seed"], options["flash_timing"])
+
+
+def as_json(figures: Figures) -> dict[str, Any]:
+    """The figures under the contract's keys; seconds to the microsecond."""
+    trial, shape = figures.trial, figures.trial.shape
+    return {
+        "payload_bytes": trial.size,
+        "wire_bytes_forward": figures.wire_forward,
+        "wire_bytes_reverse": figures.wire_reverse,
+        "seconds": round(figures.data_seconds, 6),
+        "ideal_seconds": round(figures.ideal_seconds, 6),
+        "line_efficiency": round(figures.line_efficiency, 6),
+        "retransmits": figures.retransmits,
+        "baud": shape.baud,
+        "latency_ms": round(shape.latency * 1000, 6),
+        "ber": shape.damage.ber,
+        "session_seconds": round(figures.session_seconds, 6),
+        "session_efficiency": round(figures.session_efficiency, 6),
+        "model": trial.model.name,
+        "ftdi_ms": round(shape.return_timer * 1000, 6),
+        "drop": shape.damage.drop,
+        "seed": trial.seed,
+        "flash_timing": trial.flash_timing,
+    }
+
+
+def _text(data: dict[str, Any]) -> str:
+    line = [f"{data['baud']} baud", f"{data['latency_ms']:g} ms one way"]
+    line += [f"adapter timer {data['ftdi_ms']:g} ms"] if data["ftdi_ms"] else []
+    line += [f"bit errors {data['ber']:g}"] if data["ber"] else []
+    line += [f"dropped bytes {data['drop']:g}"] if data["drop"] else []
+    line += ["flash timing"] if data["flash_timing"] else []
+    return "\n".join(
+        [
+            f"{data['payload_bytes']} bytes to an emulated {data['model']}: {', '.join(line)}",
+            f"  data     {data['seconds']:8.2f} s, {data['line_efficiency']:.1%} of the line "
+            f"(the image alone takes {data['ideal_seconds']:.2f} s)",
+            f"  session  {data['session_seconds']:8.2f} s, {data['session_efficiency']:.1%} of the line "
+            "(hello to commit)",
+            f"  wire     {data['wire_bytes_forward']} bytes there, {data['wire_bytes_reverse']} back, "
+            f"{data['retransmits']} segments sent again",
+        ]
+    )
