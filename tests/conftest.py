@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,15 @@ def vectors() -> Path:
     if not folder.is_dir():
         missing("third-party vectors are not beside this checkout (../shared/vectors)")
     return folder
+
+
+@pytest.fixture
+def lrzsz() -> None:
+    """lrzsz, and the C compiler for its shim; the test skips, saying so, where one is not installed."""
+    if shutil.which("rz") is None or shutil.which("sz") is None:
+        missing("lrzsz is not installed (Debian: apt-get install lrzsz)")
+    if not any(shutil.which(compiler) for compiler in ("cc", "gcc", "clang")):
+        missing("there is no C compiler for lrzsz's shim")
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 import bench_delta
 import bench_link
+import bench_peers
 import bench_shelf
 import bench_verdict
 
@@ -256,6 +257,7 @@ def start_up(env: dict[str, str]) -> Row:
 def main() -> int:
     """Print the table; 0 whatever it says."""
     parser = argparse.ArgumentParser(description="devguard against its peers, as ratios")
+    parser.add_argument("--quick", action="store_true", help="fewer lines and peers in the comparison of links")
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.prepare is not None:
@@ -274,8 +276,10 @@ def main() -> int:
         for row in (throughput(folder, env, verify), whole_process(folder, env, verify), *memory(env, verify)):
             print(row.text(), flush=True)
         print(start_up(env).text())
-    for figures in (*bench_verdict.rows(), *bench_shelf.rows(), *bench_delta.rows(), *bench_link.rows()):
-        print(Row(*figures).text(), flush=True)
+    links = (bench_link.rows, lambda: bench_peers.rows(quick=arguments.quick))
+    for rows in (bench_verdict.rows, bench_shelf.rows, bench_delta.rows, *links):
+        for figures in rows():
+            print(Row(*figures).text(), flush=True)
     return 0
 
 

@@ -62,8 +62,9 @@ class Kind:
     factor: float
 
 
+LEVEL = 0.98  # of theirs: 5.6 KB of keys, papers and signatures that no peer sends are 2 % of this image
 KINDS = (
-    Kind("clean", {}, 0.99),
+    Kind("clean", {}, LEVEL),
     Kind("bit errors 1e-5", {"ber": 1e-5}, 1.8),
     Kind("dropped 1e-5", {"drop": 1e-5}, 1.0),
 )
@@ -91,17 +92,15 @@ class Road:
         return len(self.image) * self.shape.byte_time
 
 
-def rows(*, quick: bool = False) -> list[Row]:
-    """The table: at each speed and each kind of damage, devguard against each peer."""
-    found: list[Row] = []
+def rows(*, quick: bool = False) -> Iterator[Row]:
+    """The table, row by row: at each speed and each kind of damage, devguard against each peer."""
     with tempfile.TemporaryDirectory(prefix="devguard-peers-") as name, priority():
         folder = Path(name)
         shim = build_shim(folder)
         image = os.urandom(IMAGE)
         for baud in (921_600,) if quick else (115_200, 921_600):
             for kind in KINDS:
-                found += compare(image, baud, kind, folder, shim, QUICK if quick else (*LRZSZ, SMP))
-    return found
+                yield from compare(image, baud, kind, folder, shim, QUICK if quick else (*LRZSZ, SMP))
 
 
 def compare(image: bytes, baud: int, kind: Kind, folder: Path, shim: Path | None, names: Iterable[str]) -> list[Row]:

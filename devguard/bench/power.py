@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from devguard.bench.power_life import live
 from devguard.bench.power_scenes import NAMES, scene_of, start_of
-from devguard.bench.power_sweep import Plan, Sweep, Tally
+from devguard.bench.power_sweep import Sweep
+from devguard.bench.power_tally import Plan, Tally
 from devguard.bench.power_world import World
 from devguard.device.models import load_model, model_names
 
@@ -96,7 +97,7 @@ def _every_cut(model: str, seed: int, parts: int) -> Iterator[Job]:
         for scene in NAMES:
             few = scene in SHORT
             yield Job(model, scene, PAIRS, share(first=1, second=1))
-            yield Job(model, scene, CUTS, share(first=1, second=4001 if large else 211))
+            yield Job(model, scene, CUTS, share(first=1, second=1999 if large else 23))
             yield Job(model, scene, FULL_SIZE, share(first=1 if few else 9973 if large else 211))
         yield Job(model, LIVES, PAIRS, share(first=200 // parts))
 

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from typing import Final
 
 from devguard.bench.power_scenes import NEXT, SCENE_HOUR, Act, Scene, boot, pushing, rotating
-from devguard.bench.power_sweep import HOWS, Plan, Sweep, Tally, tear_of
+from devguard.bench.power_sweep import Sweep
+from devguard.bench.power_tally import Plan, Tally
+from devguard.bench.power_torn import HOWS, tear_of
 from devguard.bench.power_world import VERSIONS, Conduct, Machine, State, World
 from devguard.device.counters import Counters
 from devguard.device.flash import Operation, PowerCut, Tear

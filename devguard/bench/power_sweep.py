@@ -12,90 +12,30 @@ no verdict.
 
 from __future__ import annotations
 
-import contextlib
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 from devguard.bench.power_flash import Flash
 from devguard.bench.power_scenes import NEXT, Scene, boot, pushing, rotating
+from devguard.bench.power_tally import Plan, Tally
+from devguard.bench.power_torn import HOWS, torn
 from devguard.bench.power_world import Conduct, Machine, State, World
 from devguard.device.audit import AuditRing
 from devguard.device.bootloader import BootState
-from devguard.device.cells import Cells
 from devguard.device.counters import Counters, check_no_regression
 from devguard.device.counters_codec import decode_counters, encode_counters
-from devguard.device.flash import FlashGeometry, FlashMemory, MemoryBackend, Operation, PowerCut, Tear
-from devguard.device.layout import Layout
+from devguard.device.flash import Operation, Tear
 from devguard.errors import DevguardError, LocalProtocolError
 
-HOWS: Final = ("half", "late", "weak", "weaker", "after")
 _REMEMBERED: Final = 48  # runs kept for each set of counters
 _KEPT_KEYS: Final = 4096
-_BLOCK: Final = 64
 _PUSHED: Final = 4
-_SHOWN: Final = 12
 Seen = tuple[bytes, tuple[bytes, str] | None]
 V = TypeVar("V")
 Found = tuple[V, set[int]]
 """What came of a run, and the sectors that this depends on."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Which cuts are made: of first cuts one in `first`, of second ones one in `second` (0: none), chosen by `seed`;
-    of the first ones those of one `part` of `parts`."""
-
-    first: int = 1
-    second: int = 0
-    seed: int = 1
-    part: int = 0
-    parts: int = 1
-    shortcut: bool = True
-
-    def takes(self, depth: int, step: int) -> bool:
-        """Whether the cut number `step` of a scene (depth 0) or of a recovery (depth 1) is made."""
-        if depth == 0 and step // _BLOCK % self.parts != self.part:
-            return False
-        every = self.second if depth else self.first
-        return every == 1 or (every > 0 and zlib.crc32(f"{self.seed}/{depth}/{step}".encode()) % every == 0)
-
-
-@dataclass(slots=True)
-class Tally:
-    """What became of the device, over any number of cuts. `runs`: recoveries that were really run."""
-
-    operations: int = 0
-    cuts: int = 0
-    second_cuts: int = 0
-    booted_old: int = 0
-    booted_new: int = 0
-    bricked: int = 0
-    settings_changed: int = 0
-    counter_regressed: int = 0
-    audit_broken: int = 0
-    push_failed: int = 0
-    runs: int = 0
-    faults: list[str] = field(default_factory=list)
-
-    def add(self, other: Tally, how: str, times: int = 1) -> None:
-        """Count what `other` counted as well, save for its runs, which are counted where they are made. `how` it came
-        to that."""
-        for name in COUNTED:
-            more = getattr(other, name)
-            if more:
-                setattr(self, name, getattr(self, name) + more * times)
-        self.faults += [how + fault for fault in other.faults[: max(0, _SHOWN - len(self.faults))]]
-
-    @property
-    def held(self) -> bool:
-        """Whether every device came back whole, with what it had, and took the next push."""
-        wrong = self.bricked + self.settings_changed + self.counter_regressed + self.audit_broken + self.push_failed
-        return wrong == 0
-
-
-COUNTED: Final = tuple(name for name in Tally.__dataclass_fields__ if name not in ("faults", "runs"))
 
 
 @dataclass(slots=True)
@@ -358,7 +298,7 @@ class Cutter:
         state = machine.state()
         self._cut(state, f"before {what}")
         for how in hows:
-            self._cut(_torn(layout, state, operation, address, data, how), f"{how} {what}")
+            self._cut(torn(layout, state, operation, address, data, how), f"{how} {what}")
         return None
 
     def save(self, counters: Counters) -> None:
@@ -394,39 +334,6 @@ class Cutter:
         self._tally.cuts += times
         self._tally.second_cuts += self._depth * times
         self.needed |= needed - self._running().backend.owned
-
-
-def _torn(layout: Layout, state: State, operation: Operation, address: int, data: bytes, how: str) -> State:
-    """The state after a cut in one flash operation, made by the flash itself: by a chip of the one sector it is in."""
-    sector, at = divmod(address, layout.sector_size)
-    tear, unit = tear_of(layout, operation, len(data), how), layout.write_size
-    weak = dict(state.flash.weak)
-    backend, cells = MemoryBackend(layout.sector_size), Cells(1, layout.sector_size, seed=how)
-    backend.data[:] = state.flash.sectors[sector]
-    cells.weak = {0: weak.pop(sector)} if sector in weak else {}
-    geometry = FlashGeometry(layout.sector_size, layout.sector_size, layout.page_size, unit)
-    chip = FlashMemory(geometry, backend, lambda *_: tear, cells)
-    with contextlib.suppress(PowerCut):
-        if operation is Operation.ERASE:
-            chip.erase(0)
-        else:
-            chip.program(at, data)
-    if 0 in cells.weak:
-        weak[sector] = cells.weak[0]
-    before = state.flash.sectors
-    sectors = (*before[:sector], bytes(backend.data), *before[sector + 1 :])
-    return replace(state, flash=Flash(sectors, tuple(sorted(weak.items())), how))
-
-
-def tear_of(layout: Layout, operation: Operation, size: int, how: str) -> Tear:
-    """How far an operation came; `size` of the data that was to be programmed."""
-    length = layout.sector_size if operation is Operation.ERASE else size
-    unit = layout.write_size
-    done = {"half": length // 2 // unit * unit, "late": length - unit, "after": length}
-    # All cells of a sector are erased together; a program gets as far as one word of its page.
-    weak_at = 0 if operation is Operation.ERASE else length // 3 // unit * unit
-    masks = {"half": 0x5A, "late": 0x3C}
-    return Tear(done.get(how, weak_at), masks.get(how, 0), weak=how in ("weak", "weaker"))
 
 
 def _kept(before: Counters, after: Counters) -> bool:

@@ -111,8 +111,8 @@ def push(invocation: Invocation, /, **options: Any) -> None:
     wish = Wish(**options)
     if (wish.second_key is None) != (wish.second_grant is None):
         raise click.UsageError("--second-key and --second-grant go together")
-    if wish.delta == "never" and wish.delta_from is not None:
-        raise click.UsageError("--delta-from asks for a patch, --delta never forbids it")
+    if wish.delta_from is not None and (wish.delta == "never" or wish.protocol == "smp"):
+        raise click.UsageError("--delta-from asks for a patch; --delta never forbids it, and MCUmgr devices take none")
     if wish.image and wish.protocol != "smp":
         raise click.UsageError("--image goes with --protocol smp")
     try:

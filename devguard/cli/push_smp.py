@@ -42,6 +42,7 @@ UNCHECKED: Final = (
 NO_TRIAL: Final = (
     "the device's bootloader answers, no firmware: the image replaces what is there, and there is no way back"
 )
+NO_TRIALS: Final = "the device's bootloader knows no trials: it started the image by itself, and there is no way back"
 APPROVER_PAUSE: Final = 2.0
 _PROBE_SECONDS: Final = 2.0
 _TEXT: Final = 500  # characters of one detail of a record
@@ -57,8 +58,6 @@ def push_over_smp(
     pusher: Pusher, trust: TrustDocument, judged: Judged, signer: FileSigner, checked: CheckedGrant
 ) -> dict[str, Any]:
     """The rest of a push whose release and grant have been checked; the JSON result of the contract."""
-    if pusher.wish.delta_from is not None:
-        raise click.UsageError("--delta-from asks for a patch, which MCUmgr devices do not take")
     need_smp()
     return _SmpPush(pusher, trust, judged, signer, checked).run()
 
@@ -218,16 +217,20 @@ class _SmpPush:
 
         technicians = load_model(release.model).facts.technicians
         update = SmpUpdate(release, self.checked, self.images, self.invocation.now, self.second, technicians)
+        update.check(found)
         if found.recovery:
-            self.warnings.append(NO_TRIAL)
-            self.note.details["trial"] = "none: the bootloader took the image"
-            self.invocation.note(f"warning: {NO_TRIAL}")
+            self._no_trial(NO_TRIAL)
         self.note.remember.append(lambda memory: self._spent(memory, release))
         self.note.commit(action="release.push-begun")
         self.note.written = False
         for name in [name for name in self.note.details if name.startswith("statement-")]:
             del self.note.details[name]  # it stands in that record
         return update
+
+    def _no_trial(self, why: str) -> None:
+        self.warnings.append(why)
+        self.note.details["trial"] = "none"
+        self.invocation.note(f"warning: {why}")
 
     def _spent(self, memory: Memory, release: Release) -> Memory:
         """With the uses of the grants gone: no device keeps count of them."""
@@ -246,6 +249,8 @@ class _SmpPush:
         with progress_bar(self.invocation, release.size, self.wish.progress) as meter:
             update.progress = meter
             outcome = runner.run(update.push(found))
+        if not outcome.trial and not found.recovery:
+            self._no_trial(NO_TRIALS)
         self.note.remember.append(lambda memory: memory.with_push(release, self.checked))
         self.note.commit()
         return outcome
@@ -294,7 +299,7 @@ def _only_answering(baud: int) -> str:
     from devguard.session.smp_script import Ask, Script
 
     def hello() -> Script[None]:
-        yield Ask(smp_requests.parameters(), _PROBE_SECONDS)
+        yield Ask(smp_requests.parameters(), _PROBE_SECONDS, once=True)
 
     live = []
     for port in (one.device for one in list_ports()):

@@ -135,7 +135,7 @@ class Attendant:
         self._judge_again()
 
     def _time(self) -> tuple[int, bool]:
-        """The time to judge a document by, and whether it is one: a floor that lags behind calls nothing future. Without
+        """The time to judge a document by, and whether it is one: a floor that lags calls nothing future. Without
         a clock, whom the technician's authority let in tells it; a session that is limited has no such word."""
         if self._node.model.facts.clock is Clock.RTC or self._first is None:
             return self._node.now(), self._node.model.facts.clock is Clock.RTC

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Final, NoReturn
+from typing import NoReturn
 
 from devguard.device.counters import (
     Counters,

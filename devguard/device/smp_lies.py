@@ -27,6 +27,7 @@ from devguard.session.smp_frame import (
 )
 
 _DEEP: Final = 10_000
+_HASH: Final = 32
 _UPLOAD: Final = (Group.IMAGE, ImageCommand.UPLOAD)
 _STATE: Final = (Group.IMAGE, ImageCommand.STATE)
 _HUGE: Final = {"off": (1 << 32) - 1, "buf_size": (1 << 32) - 1, "buf_count": 1 << 31, "rc": 0}
@@ -100,6 +101,7 @@ class Lie:
         if _command(asked.header) != _UPLOAD or self.kind not in (LieKind.NOTHING_WRITTEN, LieKind.CLAIMED_HASH):
             return None
         offset, data = asked.values.get("off", 0), asked.values.get("data", b"")
+        self._told["hash"] = data[-_HASH:]  # where an unsigned image has it
         return reply(asked.header, {"off": offset + len(data)})
 
     def _bent(self, asked: Message, values: dict[str, Any]) -> Mapping[str, Any]:
@@ -116,8 +118,8 @@ class Lie:
     def _heed(self, values: Mapping[str, Any]) -> None:
         if values.get("confirm"):
             self._told["kept"] = True
-        else:
-            self._told["hash"] = values.get("hash")
+        elif self.kind is LieKind.CLAIMED_HASH:
+            self._told["pending"] = True
 
     def _offset(self, offset: int) -> dict[str, Any]:
         if self.kind is LieKind.OFFSET_AHEAD:
@@ -130,8 +132,10 @@ class Lie:
     def _state(self, values: dict[str, Any]) -> Mapping[str, Any]:
         images = [dict(one) for one in values.get("images", [])]
         if self.kind is LieKind.CLAIMED_HASH:
-            images.append({"slot": 1, "version": "9.9.9", "hash": self._told.get("hash") or bytes(32), "pending": True})
-            images = images[:1] + images[-1:]
+            waiting = self._told.get("pending", False)
+            images = images[:1]
+            if "hash" in self._told:
+                images.append({"slot": 1, "version": "1.1.0", "hash": self._told["hash"], "pending": waiting})
         for one in images:
             self._bend(one)
         if self.kind is LieKind.SILENT_REVERT and self._told.get("kept"):

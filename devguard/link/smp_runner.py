@@ -174,7 +174,7 @@ class SmpRunner:
                         upload.lost(event.number)
                 if upload.acked > acked:
                     moved, acked, why = self._now(), upload.acked, None
-                if self._now() - moved > upload.patience or bad > MOST_GARBLED:
+                if self._now() >= moved + upload.patience or bad > MOST_GARBLED:
                     raise _no_answer(why, self._now() - moved)
         finally:
             self._engine.forget()

@@ -22,7 +22,6 @@ V1: Final = 0
 V2: Final = 1
 _FORM: Final = 0b111
 _VERSION_SHIFT: Final = 3
-_VERSIONS: Final = 0b11
 
 
 class Operation(enum.IntEnum):
@@ -115,7 +114,7 @@ def read_header(data: bytes) -> Header:
     number of bytes than follow."""
     if len(data) < HEADER:
         raise Malformed(CODE, f"an SMP message has at least {HEADER} bytes, this one {len(data)}")
-    operation, version = data[0] & _FORM, data[0] >> _VERSION_SHIFT & _VERSIONS
+    operation, version = data[0] & _FORM, data[0] >> _VERSION_SHIFT  # the bits above are reserved, and 0
     if operation > max(Operation) or version > V2:
         raise Malformed(CODE, f"the first byte {data[0]:#04x} is no operation of SMP")
     length = int.from_bytes(data[2:4], "big")

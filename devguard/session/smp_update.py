@@ -4,7 +4,8 @@ The device is believed in nothing that it can be asked twice about. After every 
 the slot has to be the judged image's before the trial and before it is confirmed, and the flags have to say what the
 device said it did. Each step can be done again, so a lost link is followed by another push that goes on where this one
 stopped. Only the reset is sent once, for a second one would end the trial. A device in its bootloader's serial recovery
-(no image is active) takes the image without a trial; what runs afterwards is read all the same.
+(no image is active) takes the image without a trial, and so does one whose bootloader starts the newest version by
+itself and knows no trials; what runs afterwards is read all the same.
 
 Sans-I/O: the methods are scripts (see `smp_script`). It needs a `Release` and `CheckedGrant`s, as `UpdateSession` does.
 """
@@ -18,7 +19,15 @@ from typing import Final
 from devguard.errors import DevguardError, DeviceRefused, LinkError, LocalProtocolError, Refused
 from devguard.grant.check import CheckedGrant, check_pair
 from devguard.session import smp_requests as requests
-from devguard.session.smp_answers import Parameters, SlotState, good, parameters, slot_states
+from devguard.session.smp_answers import (
+    NOT_SUPPORTED,
+    Parameters,
+    SlotState,
+    error_of,
+    good,
+    parameters,
+    slot_states,
+)
 from devguard.session.smp_image import JudgedImage
 from devguard.session.smp_script import Ask, Now, Pause, Reopen, Script, Stream
 from devguard.session.smp_upload import Progress, Upload, Window
@@ -56,11 +65,13 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of the push. `sent`: bytes of images sent; `resumed`: bytes that were there already."""
+    """What became of the push. `sent`: bytes of images sent; `resumed`: bytes that were there already; `trial`: whether
+    there was a way back until the images were confirmed."""
 
     states: tuple[SlotState, ...]
     sent: int
     resumed: int
+    trial: bool
 
 
 def survey() -> Script[Survey]:
@@ -94,6 +105,7 @@ class SmpUpdate:
     progress: Progress = lambda _done, _whole: None
     sent: int = field(default=0, init=False)
     resumed: int = field(default=0, init=False)
+    trial: bool = field(default=True, init=False)
     _done: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -116,26 +128,31 @@ class SmpUpdate:
             if one is not None:
                 one.still_valid(now)
 
-    def push(self, before: Survey) -> Script[Outcome]:
-        """Upload what is missing, try it, and keep it once it runs. `before`: the survey of this very device.
-
-        Raises `Refused`: version.current (it runs already), image.digest (another hash than the judged one),
-        device.self-test (the device went back to what it had), smp.state (the device's word and its state differ),
-        `grant.expired`; `DeviceRefused("smp.refused")`, `LinkError`, `RemoteProtocolError("smp.malformed")`.
-        """
+    def check(self, before: Survey) -> None:
+        """What stands before the first byte: `Refused` version.current (it runs already) or grant.expired."""
         self._still_granted()
         if self._runs(before.states) and all(self._of(before.states, one, "confirmed") for one in self.images):
             raise Refused("version.current", "the device runs this very image already, and has kept it")
+
+    def push(self, before: Survey) -> Script[Outcome]:
+        """Upload what is missing, try it, and keep it once it runs. `before`: the survey of this very device.
+
+        Raises what `check` raises, and `Refused`: image.digest (another hash than the judged one),
+        device.self-test (the device went back to what it had), smp.state (the device's word and its state differ),
+        `grant.expired`; `DeviceRefused("smp.refused")`, `LinkError`, `RemoteProtocolError("smp.malformed")`.
+        """
+        self.check(before)
         states = before.states
+        self.trial = not before.recovery
         if not self._runs(states):
             window = Window.of(before.parameters)
             for image in self.images:
                 states = yield from self._fill(image, states, window, recovery=before.recovery)
             if not before.recovery:
                 states = yield from self._try(states)
-            states = yield from self._restart(recovery=before.recovery)
+            states = yield from self._restart()
         states = yield from self._keep(states)
-        return Outcome(states, self.sent, self.resumed)
+        return Outcome(states, self.sent, self.resumed, self.trial)
 
     # what the slots hold
 
@@ -173,8 +190,8 @@ class SmpUpdate:
         self._count(image.size)
         if not self._held(states, image):
             found = {one.slot: one.hash for one in states if one.image == image.number and not one.active}
-            if recovery and found and set(found.values()) == {None}:
-                return states  # a bootloader may keep the hash to itself; what runs is compared after the reset
+            if recovery and set(found.values()) <= {None}:
+                return states  # a bootloader may keep what it holds to itself; what runs is compared after the reset
             said = ", ".join(f"slot {slot}: {(digest or b'').hex() or 'no hash'}" for slot, digest in found.items())
             what = f"after the upload the device holds {said or 'nothing'}, the judged image is {image.hash.hex()}"
             raise Refused("image.digest", what)
@@ -190,7 +207,11 @@ class SmpUpdate:
         for image in self.images:
             if self._of(states, image, "pending") or self._of(states, image, "active"):
                 continue
-            good((yield Ask(requests.try_image(image.hash), STATE_PATIENCE)))
+            answer = yield Ask(requests.try_image(image.hash), STATE_PATIENCE)
+            if error_of(answer.values) == (None, NOT_SUPPORTED):
+                self.trial = False
+                return states
+            good(answer)
         states = yield from _states(STATE_PATIENCE)
         for image in self.images:
             held = [one for one in self._held(states, image) if not one.active]
@@ -203,7 +224,7 @@ class SmpUpdate:
                 raise Refused(LIED, f"the device would keep image {image.number} without a trial; it was not asked to")
         return states
 
-    def _restart(self, *, recovery: bool) -> Script[tuple[SlotState, ...]]:
+    def _restart(self) -> Script[tuple[SlotState, ...]]:
         """Reset, and wait until the device says what runs now."""
         yield from self._reset()
         began = latest = yield Now()
@@ -219,8 +240,8 @@ class SmpUpdate:
                 continue
             if self._runs(states):
                 return states
-            if self._settled(states, now - began, recovery=recovery):
-                raise self._gone_back(states, recovery=recovery)
+            if self._settled(states, now - began):
+                raise self._gone_back(states)
             if now - latest > RESET_AGAIN:
                 if resets == MAX_RESETS:
                     raise Refused(LIED, "the device says it has been reset, and its state says it has not")
@@ -249,19 +270,20 @@ class SmpUpdate:
                     return None  # its port is not back yet
             return None
 
-    def _settled(self, states: tuple[SlotState, ...], waited: float, *, recovery: bool) -> bool:
-        """Whether a device that does not run the judged images will not do so any more."""
-        if recovery and not any(one.active for one in states):
+    def _settled(self, states: tuple[SlotState, ...], waited: float) -> bool:
+        """Whether a device that does not run the judged images will not do so any more. Without a trial nothing in its
+        state says that it has been reset."""
+        if not self.trial:
             return waited > RECOVERY_SECONDS
         return not any(self._of(states, image, "pending") for image in self.images)
 
-    def _gone_back(self, states: tuple[SlotState, ...], *, recovery: bool) -> Refused:
+    def _gone_back(self, states: tuple[SlotState, ...]) -> Refused:
         running = next((one for one in states if one.active), None)
         if running is None:
             return Refused("device.self-test", "the bootloader starts nothing; it still waits for an image it would")
         digest = (running.hash or b"").hex()
         what = f"after the reset the device runs {running.version or 'another image'}, hash {digest}"
-        why = "not what was written" if recovery else "it refused the new image or went back from it"
+        why = "it refused the new image or went back from it" if self.trial else "its bootloader did not choose the new"
         return Refused("device.self-test", f"{what}: {why}")
 
     def _keep(self, states: tuple[SlotState, ...]) -> Script[tuple[SlotState, ...]]:

@@ -6,8 +6,9 @@ the pieces smaller and one at a time, answers make them larger again: over a noi
 chance, and small devices drop the lines that come too fast. A device that never gets on, goes back again and again, or
 speaks of bytes nobody sent, is given up.
 
-A server forgets an upload that is complete. When the answer to the last piece was lost, the piece sent again is
-answered with offset 0, as if nothing had come; only the slot can tell then, and `unsure` says so.
+A device that was reset meanwhile wants byte 0, and the upload begins anew. A server also forgets an upload that is
+complete: when the answer to the last piece was lost, that piece sent again is answered with offset 0, as if nothing had
+come; only the slot can tell then, and `unsure` says so.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ MOST_BUFFER: Final = 4096
 MOST_MESSAGES: Final = 8
 LEAST_PIECE: Final = 32  # and an MCUboot header, which the first piece has to hold whole
 SHORTEST: Final = 64  # what one line of a console holds beside the rest of its message
+ALIGNED: Final = 16  # pieces end on this, as the write units of most flashes; MCUboot takes no part of one
 LINE_OVERHEAD: Final = 4  # length and checksum share the device's buffer with the message
 GROWS_AFTER: Final = 12
 MAX_BACKWARD: Final = 8
+MAX_IDLE: Final = 64  # answers one after the other without a byte more
 PATIENCE: Final = 45.0
 ERASE_PATIENCE: Final = 120.0
 
@@ -79,9 +82,12 @@ class Upload:
     _piece: int = 0
     _streak: int = 0
     _backward: int = 0
+    _idle: int = 0
     _losses: int = 0  # one after the other
-    _flight: dict[int, int] = field(default_factory=dict)  # transmission -> offset after its piece, in order of sending
-    _pending_end: int = 0
+    _ready: tuple[int, int] = (0, 0)
+    _flight: dict[int, tuple[int, int]] = field(default_factory=dict)  # transmission -> first byte, byte after the last
+    _late: dict[int, tuple[int, int]] = field(default_factory=dict)  # the same, of those that were given up too early
+    _whole: int = 0  # the length of pieces before the losses that may have been none
 
     @property
     def done(self) -> bool:
@@ -95,12 +101,20 @@ class Upload:
 
     def next(self) -> Request | None:
         """The next piece, or None while enough are unanswered."""
-        if not self._begun:
-            return self._first() if not self._flight else None
+        if self._next == 0 and not self._flight:
+            return self._first()
+        if not self._begun or any(start == 0 for start, _ in self._flight.values()):
+            return None  # the device may be erasing
         if len(self._flight) >= self.window or self._next >= self.image.size:
             return None
-        size = min(self._room(go_on_upload(self._next, b"")), self._piece or self.limits.message)
-        return self._of(self._next, self.image.read(self._next, size))
+        start, room = self._next, self._room(go_on_upload(self._next, b""))
+        size = min(room, self._piece or room)
+        data = self.image.read(start, size - size % ALIGNED if size > ALIGNED else size)
+        self._next = start + len(data)
+        self._highest = max(self._highest, self._next)
+        self.sent += len(data)
+        self._ready = (start, self._next)
+        return go_on_upload(start, data)
 
     def _first(self) -> Request:
         """With the name of the upload where that leaves room for the image's header: without it nothing is resumed. It
@@ -111,15 +125,11 @@ class Upload:
         room = self._room(bare if sha is None else named)
         if room < LEAST_PIECE:
             raise malformed(f"messages of {self.limits.message} bytes hold no first piece of an image")
-        data = self.image.read(0, min(room, SHORTEST))
-        self._pending_end = len(data)
-        return begin_upload(self.image.number, self.image.size, sha, data)
-
-    def _of(self, offset: int, data: bytes) -> Request:
-        self._pending_end = self._next = offset + len(data)
+        data = self.image.read(0, min(room - room % ALIGNED, SHORTEST))
+        self._next = len(data)
         self._highest = max(self._highest, self._next)
-        self.sent += len(data)
-        return go_on_upload(offset, data)
+        self._ready = (0, self._next)
+        return begin_upload(self.image.number, self.image.size, sha, data)
 
     def _room(self, empty: Request) -> int:
         """Bytes of image that fit beside what an empty message has; a longer string has a longer head."""
@@ -127,11 +137,11 @@ class Upload:
 
     def sending(self, number: int) -> None:
         """The request that `next` gave goes out as transmission `number`."""
-        self._flight[number] = self._pending_end
+        self._flight[number] = self._ready
 
     def waits_for(self, number: int) -> bool:
         """Whether an answer to this transmission still counts."""
-        return number in self._flight
+        return number in self._flight or number in self._late
 
     def answered(self, number: int, message: Message) -> None:
         """The device's answer. Raises `DeviceRefused("smp.refused")` for its no, `Refused("image.digest")` where it
@@ -141,29 +151,35 @@ class Upload:
             self.lost(number)
             return
         answer = taken(message)
-        end = self._flight[number]
+        late = number in self._late
+        _, end = self._late[number] if late else self._flight[number]
         if self._begun and answer.offset == 0 and end == self.image.size and self._losses:
             self.unsure = True
             return
-        if answer.offset > self.image.size:
-            raise malformed(f"the device speaks of byte {answer.offset} of an image of {self.image.size}")
-        if self._begun and answer.offset > self._highest:
-            raise Refused("image.digest", f"the device says it has {answer.offset} bytes, {self._highest} were sent")
+        self._check(answer.offset)
         self._forget_until(number)
+        if late:
+            self._piece, self._losses = self._whole, 0  # it was slow, not lost
         if not self._begun:
             self._begin(answer.offset, end)
         elif answer.offset < self.acked:
             self._went_back(answer.offset)
-        if answer.offset != end:
-            self._start_from(answer.offset)
-        else:
-            self._grow()
+        self._idle = 0 if answer.offset > self.acked else self._idle + 1
+        if self._idle > MAX_IDLE:
+            raise malformed(f"the device has answered {self._idle} times that it wants byte {answer.offset}")
+        self._go_on(answer.offset, end)
         self.acked = answer.offset
         if self.done and answer.match is not None:
             self.match = answer.match
             if not answer.match:
                 raise Refused("image.digest", "the device says that what arrived is not what was sent")
         self.progress(self.acked, self.image.size)
+
+    def _check(self, offset: int) -> None:
+        if offset > self.image.size:
+            raise malformed(f"the device speaks of byte {offset} of an image of {self.image.size}")
+        if self._begun and offset > self._highest:
+            raise Refused("image.digest", f"the device says it has {offset} bytes, {self._highest} were sent")
 
     def _begin(self, offset: int, end: int) -> None:
         self._begun = True
@@ -176,16 +192,21 @@ class Upload:
         if self._backward > MAX_BACKWARD:
             raise malformed(f"the device has gone back {self._backward} times, now to byte {offset}")
 
-    def _start_from(self, offset: int) -> None:
-        """The device wants another byte than the next in line: whatever else is on its way it will not take."""
-        self._flight.clear()
-        self._next = offset
+    def _go_on(self, offset: int, end: int) -> None:
+        """From the byte that the device wants. Unless a piece that begins there is on its way, nothing that is will be
+        taken."""
+        if offset == end:
+            self._grow()
+        if offset != self._next and all(start != offset for start, _ in self._flight.values()):
+            self._flight.clear()
+            self._next = offset
 
     def _forget_until(self, number: int) -> None:
         """Answers come in the order of the questions: what went before this one gets none any more."""
-        for one in list(self._flight):
-            if one <= number:
-                del self._flight[one]
+        for kept in (self._flight, self._late):
+            for one in list(kept):
+                if one <= number:
+                    del kept[one]
 
     def _grow(self) -> None:
         self._losses = 0
@@ -201,13 +222,17 @@ class Upload:
 
     def lost(self, number: int) -> None:
         """Transmission `number` got no answer in time, or none that could be read. The first time in a row that is
-        chance; a second time the piece was too long for the line or for the device."""
-        del number
+        chance; a second time the piece was too long for the line or for the device, unless an answer comes late."""
+        if number in self._late:
+            return
+        if not self._losses:
+            self._late.clear()
+            self._whole = self._piece
+        self._late |= self._flight
         self._flight.clear()
         self._next = self.acked
         self._streak = 0
         self._losses += 1
-        if self.window > 1:
+        if self._losses > 1:
             self.window = 1
-        elif self._losses > 1:
             self._piece = max(SHORTEST, (self._piece or self.limits.message) // 2)

@@ -28,7 +28,7 @@ def commands() -> list[tuple[str, ...]]:
         command = getattr(importlib.import_module(module), attribute)
         found.append((name,))
         if isinstance(command, click.Group):
-            found += [(name, sub) for sub in command.commands]
+            found += [(name, sub) for sub in (*getattr(command, "table", {}), *command.commands)]
     return found
 
 

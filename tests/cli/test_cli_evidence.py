@@ -158,11 +158,12 @@ def test_another_station_s_key(world: World, log: Path, tmp_path: Path) -> None:
 def listed(world: World, folder: Path, public: Path, *more: object) -> Path:
     """A trust document that lists a station's key."""
     shutil.copytree(world.folder / "trust", folder)
+    vendor = world.copy(folder / "vendor")  # its trust document follows; the world's stays as it is for others
     text = public.read_text().replace("person: this station", "person: Bench 7")
     public.write_text(text)
-    ok("trust", "rotate", folder, "--role", f"station={public}:1", "--expires", "2098-01-01", "--home", world.home)
+    ok("trust", "rotate", folder, "--role", f"station={public}:1", "--expires", "2098-01-01", "--home", vendor)
     if more:
-        ok("trust", "revoke", folder, *more, "--expires", "2098-01-01", "--home", world.home)
+        ok("trust", "revoke", folder, *more, "--expires", "2098-01-01", "--home", vendor)
     return folder / "current.trust"
 
 

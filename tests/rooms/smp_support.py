@@ -23,6 +23,7 @@ from devguard.device.smp_target import LegacyDevice
 from devguard.grant.check import CheckedGrant, DeviceView
 from devguard.image.measure import measure
 from devguard.link.parameters import LinkParameters
+from devguard.link.smp_console import FIRST
 from devguard.link.smp_engine import SmpEngine, SmpEvent, smp_parameters
 from devguard.link.smp_runner import SmpRunner
 from devguard.manifest.build import build_envelope
@@ -39,7 +40,9 @@ VENDOR = make_vendor("grants", grant_epoch=3)
 MAGIC = 0x96F3B83D
 
 
-def mcuboot(size: int = 3000, version: tuple[int, int, int, int] = (1, 1, 0, 0), seed: str = "app", **more: Any) -> bytes:
+def mcuboot(
+    size: int = 3000, version: tuple[int, int, int, int] = (1, 1, 0, 0), seed: str = "app", **more: Any
+) -> bytes:
     """An unsigned MCUboot image with a SHA-256 TLV; `flags` of its header, further `tlvs` (type, value)."""
     body = make_image(size, seed)
     head = struct.pack("<IIHHIIBBHII", MAGIC, 0, 32, 0, len(body), more.get("flags", 0), *version, 0)
@@ -102,7 +105,8 @@ class Line:
     """The host's end of a line to an SMP server; a `SmpPort`. Seconds are virtual.
 
     `ber`: bits flipped, `drop`: console lines lost, both ways. `service`: seconds the device takes for an answer.
-    `boot`: seconds without any after a reset. `most_lines`: lines of a message the device's UART can hold.
+    `boot`: seconds without any after a reset. `most_lines`: lines of a message the device's UART can hold. `tap`
+    stands between the server and the line.
     """
 
     device: LegacyDevice
@@ -119,6 +123,7 @@ class Line:
     resets: int = 0
     asked: list[bytes] = field(default_factory=list)
     noise: bytes = b""
+    tap: Callable[[bytes, Callable[[bytes], bytes | None]], bytes | None] = lambda frame, answer: answer(frame)
     closed: int = 0
     _heap: list[tuple[float, int, str, bytes]] = field(default_factory=list)
     _count: int = 0
@@ -137,24 +142,26 @@ class Line:
         self.closed += 1
 
     def _carry(self, way: str, data: bytes, at: float) -> None:
-        begins = max(at, self._free.get(way, 0.0))
-        self._free[way] = begins + len(data) * 10 / self.baud
-        self._count += 1
-        limit = self.most_lines if way == "to" else None
-        heapq.heappush(self._heap, (self._free[way] + self.latency, self._count, way, self._harm(data, limit)))
+        """Line by line, as a console sends them; a small device holds so many of one message."""
+        held = 0
+        for one in data.splitlines(keepends=True):
+            begins = max(at, self._free.get(way, 0.0))
+            self._free[way] = begins + len(one) * 10 / self.baud
+            held = 1 if one.startswith(FIRST) else held + 1
+            if way == "to" and self.most_lines is not None and held > self.most_lines:
+                continue
+            self._count += 1
+            heapq.heappush(self._heap, (self._free[way] + self.latency, self._count, way, self._harm(one)))
 
-    def _harm(self, data: bytes, limit: int | None) -> bytes:
-        lines = data.splitlines(keepends=True)
-        if limit is not None and len(lines) > limit:
-            lines = lines[:limit]
-        kept = bytearray(b"".join(line for line in lines if self.random.random() >= self.drop))
-        if self.ber:
-            at = -1
-            while True:
-                at += 1 + int(self.random.expovariate(self.ber))
-                if at >= 8 * len(kept):
-                    break
-                kept[at // 8] ^= 1 << at % 8
+    def _harm(self, line: bytes) -> bytes:
+        if self.random.random() < self.drop:
+            return b""
+        kept, at = bytearray(line), -1
+        while self.ber:
+            at += 1 + int(self.random.expovariate(self.ber))
+            if at >= 8 * len(kept):
+                break
+            kept[at // 8] ^= 1 << at % 8
         return bytes(kept)
 
     def pump(self, engine: SmpEngine, timeout: float) -> list[SmpEvent]:
@@ -182,7 +189,7 @@ class Line:
         for frame in self._engine.receive_bytes(data, self.now):
             self.asked.append(frame)
             self._busy = max(self._busy, self.now) + self.service(frame)
-            answer = self.server.answer(frame)
+            answer = self.tap(frame, self.server.answer)
             if answer is not None:
                 self._engine.send(answer)
                 self._carry("back", self.noise + self._engine.data_to_send(self.now), self._busy)

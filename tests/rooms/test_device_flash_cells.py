@@ -10,8 +10,11 @@ import pytest
 from devguard.device.bootloader import BootState
 from devguard.device.cells import Cells
 from devguard.device.flash import FlashMemory, MemoryBackend, Operation, PowerCut, Tear, new_cells
+from devguard.device.journal import Journal
+from devguard.device.layout import Mark
+from devguard.device.slots import Slots
 from devguard.errors import Refused
-from device_support import SMALL, Rig, make_build, with_running
+from device_support import NOW, SMALL, Rig, make_build, with_running
 
 OLD = make_build("1.0.0", 1, 3 * 512 - 70)
 NEW = make_build("1.1.0", 2, 3 * 512 - 6)
@@ -270,3 +273,117 @@ def test_no_operation_of_an_update_erases_a_sector_of_the_download_twice() -> No
     loader.mark_pending()
     assert len(seen) == len(set(seen))
     assert all(one < SMALL.scratch for one in seen)
+
+
+# -- what could have been cut off is made firm, or done again --------------------------------------------------------
+
+
+def operations(rig: Rig) -> list[tuple[Operation, int]]:
+    """A list that grows with every operation of the device as it is on now."""
+    seen: list[tuple[Operation, int]] = []
+
+    def fault(operation: Operation, address: int, length: int) -> None:
+        seen.append((operation, address))
+
+    rig.boot_loader.slots.flash.fault = fault
+    return seen
+
+
+def erased(seen: list[tuple[Operation, int]]) -> list[int]:
+    return [address for operation, address in seen if operation is Operation.ERASE]
+
+
+def test_a_commit_that_may_have_been_cut_off_erases_its_sectors_though_they_look_blank() -> None:
+    rig = with_running(OLD)
+    secondary = SMALL.secondary
+    for again in (False, True):
+        rig.fresh_hour()
+        loader = rig.boot_loader
+        at = loader.prepare(NEW.header.manifest_digest, len(NEW.image), NOW)
+        loader.write(at, NEW.image[at:])
+        seen = operations(rig)
+        if again:
+            loader.finish(NEW.header, NEW.envelope)
+            assert erased(seen) == [secondary.header, secondary.envelope]
+        rig.boot()
+    assert rig.boot_loader.slots.whole(secondary, NEW.header)
+
+
+def test_a_commit_in_one_go_erases_nothing() -> None:
+    rig = with_running(OLD)
+    rig.boot_loader.prepare(NEW.header.manifest_digest, len(NEW.image), NOW)
+    rig.boot_loader.write(0, NEW.image)
+    seen = operations(rig)
+    rig.boot_loader.finish(NEW.header, NEW.envelope)
+    assert erased(seen) == []
+
+
+def test_another_release_erases_where_the_one_before_was_cut_off_though_it_looks_blank() -> None:
+    layout = replace(SMALL, slot_size=90 * 512, sector_size=1024, envelope_size=1024)
+    rig = Rig(model=replace(Rig().model, layout=layout))
+    rig.boot()
+    big, other = make_build("2.0.0", 2, 40_000), make_build("3.0.0", 3, 40_000)
+    rig.boot_loader.prepare(big.header.manifest_digest, 40_000, NOW)
+    rig.boot_loader.write(0, big.image[:16_384])
+    rig.boot()
+    durable = rig.boot_loader.durable_offset()
+    assert 0 < durable <= 16_384
+    seen = operations(rig)
+    rig.boot_loader.prepare(other.header.manifest_digest, 40_000, NOW)
+    image = layout.secondary.image
+    frontier = durable // 1024 * 1024
+    assert {image + at for at in (*range(0, durable, 1024), frontier)} <= set(erased(seen))
+    assert image + 39_936 not in erased(seen)
+    assert {layout.secondary.header, layout.secondary.trailer} <= set(erased(seen))
+
+
+def test_bytes_since_the_last_durable_offset_are_programmed_again() -> None:
+    rig = with_running(OLD)
+    rig.boot_loader.prepare(NEW.header.manifest_digest, len(NEW.image), NOW)
+    rig.boot_loader.write(0, NEW.image[:640])
+    rig.boot()
+    durable = rig.boot_loader.prepare(NEW.header.manifest_digest, len(NEW.image), NOW)
+    assert durable < 640
+    seen = operations(rig)
+    rig.boot_loader.write(durable, NEW.image[durable:])
+    pages = [address for operation, address in seen if operation is Operation.PROGRAM]
+    start = SMALL.secondary.image
+    assert pages == list(range(start + durable, start + len(NEW.image), 64))
+
+
+def test_a_mark_that_was_cut_off_is_firm_when_it_is_set_again() -> None:
+    chip = Chip()
+    with pytest.raises(PowerCut):
+        Slots(chip.flash(lambda *_: Tear(0, weak=True)), SMALL).mark(SMALL.secondary, Mark.PENDING)
+    slots = Slots(chip.flash(), SMALL)
+    assert {slots.marked(SMALL.secondary, Mark.PENDING) for _ in range(30)} == {True, False}
+    slots.mark(SMALL.secondary, Mark.PENDING)
+    assert {slots.marked(SMALL.secondary, Mark.PENDING) for _ in range(30)} == {True}
+    again: list[int] = []
+    Slots(chip.flash(lambda _, address, __: again.append(address)), SMALL).mark(SMALL.secondary, Mark.PENDING)
+    assert again == [SMALL.secondary.trailer]
+
+
+def test_a_closing_mark_that_was_cut_off_is_firm_before_a_trial_and_before_an_erase() -> None:
+    rig = with_running(OLD)
+    rig.download(NEW)
+    state = rig.snapshot()
+    rig.boot()
+    entry = Journal(rig.boot_loader.slots.flash, SMALL).latest()
+    assert entry is not None
+    mark = SMALL.journal[entry.generation % 2] + 256 + 4 * 3 * (SMALL.slot_size // SMALL.sector_size)
+    rig.restore(state)
+    seen: list[tuple[Operation, int]] = []
+    rig.power.fault = lambda operation, address, length: seen.append((operation, address))  # type: ignore[method-assign]
+    rig.boot()
+    trial = (Operation.PROGRAM, SMALL.primary.trailer + 4 * Mark.TRIAL)
+    assert [one for one in seen if one in (trial, (Operation.PROGRAM, mark))] == [(Operation.PROGRAM, mark)] * 2 + [
+        trial
+    ]
+    assert rig.boot_loader.self_test(lambda: True)
+    rig.boot_loader.confirm()
+    del seen[:]
+    rig.fresh_hour()
+    rig.boot()
+    rig.boot_loader.prepare(bytes(32), 100, NOW)
+    assert seen[0] == (Operation.PROGRAM, mark)

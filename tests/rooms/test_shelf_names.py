@@ -182,7 +182,7 @@ def attacked(repo: TufRepository, folder: Path, place: str, name: str) -> None:
     assert all(accepted(path) for path in repo.asked)
 
 
-@pytest.mark.parametrize(("name", "place"), zip(SAMPLE, itertools.cycle(PLACES), strict=False))
+@pytest.mark.parametrize(("name", "place"), [*zip(SAMPLE, itertools.cycle(PLACES), strict=False)])
 def test_a_repository_with_a_hostile_name_is_refused(
     place: str, name: str, repo: TufRepository, tmp_path: Path
 ) -> None:

@@ -102,7 +102,7 @@ def session_for(shelf: Shelf, what: Build, progress: Callable[[int, int], None] 
     one = grant(device)
     payload = io.BytesIO(what.image)
     return UpdateSession(
-        judged(device, what), checked(device, one), bench_for(device, one), what.offer, payload, None, progress
+        judged(device, what), checked(device, one), bench_for(device, one), what.offer, payload, queued=progress
     )
 
 
@@ -150,7 +150,7 @@ def test_killed_three_times_in_mid_transfer_it_boots_the_old_image_and_takes_the
     process, port = shelf.start()
     old = build(shelf.device, "1.0.0", 1, 20_000)
     pushed(shelf, port, old)
-    new = build(shelf.device, "1.1.0", 2, 180_000)
+    new = build(shelf.device, "1.1.0", 2, 420_000)
     reached = 0
     for moment in sorted(source.randrange(20_000, 160_000) for _ in range(3)):
 

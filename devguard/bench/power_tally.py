@@ -1,0 +1,66 @@
+"""Which cuts a power-cut sweep makes, and what it counts."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import Final
+
+_BLOCK: Final = 64
+_SHOWN: Final = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Which cuts are made: of first cuts one in `first`, of second ones one in `second` (0: none), chosen by `seed`;
+    of the first ones those of one `part` of `parts`."""
+
+    first: int = 1
+    second: int = 0
+    seed: int = 1
+    part: int = 0
+    parts: int = 1
+    shortcut: bool = True
+
+    def takes(self, depth: int, step: int) -> bool:
+        """Whether the cut number `step` of a scene (depth 0) or of a recovery (depth 1) is made."""
+        if depth == 0 and step // _BLOCK % self.parts != self.part:
+            return False
+        every = self.second if depth else self.first
+        return every == 1 or (every > 0 and zlib.crc32(f"{self.seed}/{depth}/{step}".encode()) % every == 0)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the device, over any number of cuts. `runs`: recoveries that were really run."""
+
+    operations: int = 0
+    cuts: int = 0
+    second_cuts: int = 0
+    booted_old: int = 0
+    booted_new: int = 0
+    bricked: int = 0
+    settings_changed: int = 0
+    counter_regressed: int = 0
+    audit_broken: int = 0
+    push_failed: int = 0
+    runs: int = 0
+    faults: list[str] = field(default_factory=list)
+
+    def add(self, other: Tally, how: str, times: int = 1) -> None:
+        """Count what `other` counted as well, save for its runs, which are counted where they are made. `how` it came
+        to that."""
+        for name in COUNTED:
+            more = getattr(other, name)
+            if more:
+                setattr(self, name, getattr(self, name) + more * times)
+        self.faults += [how + fault for fault in other.faults[: max(0, _SHOWN - len(self.faults))]]
+
+    @property
+    def held(self) -> bool:
+        """Whether every device came back whole, with what it had, and took the next push."""
+        wrong = self.bricked + self.settings_changed + self.counter_regressed + self.audit_broken + self.push_failed
+        return wrong == 0
+
+
+COUNTED: Final = tuple(name for name in Tally.__dataclass_fields__ if name not in ("faults", "runs"))
