@@ -1,6 +1,8 @@
 # One task list for people, hooks and CI. Needs python3 (3.11 or newer, with venv) and make.
 PYTHON ?= python3
 VENV := .venv
+# Test files are shared out between this many processes.
+WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
@@ -35,7 +37,7 @@ demo: $(VENV)/run.stamp
 	@$(BIN)/devguard demo
 
 test: $(VENV)/test.stamp
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
 check: $(VENV)/test.stamp
 	$(BIN)/ruff check devguard tests tools

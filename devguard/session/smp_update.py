@@ -40,6 +40,7 @@ BOOT_POLL: Final = 1.0
 POLL_PATIENCE: Final = 3.0
 RECOVERY_SECONDS: Final = 20.0  # a bootloader that still answers then has nothing it would start
 RESET_AGAIN: Final = 15.0  # a device that still answers from before the reset, by then, has not been reset
+RESET_UNHEARD: Final = 5.0  # the same, of a reset that got no answer
 MAX_RESETS: Final = 3
 UPLOADS: Final = 3  # of one image, where the answer to its last piece was lost and the slot does not hold it
 LIED: Final = "smp.state"
@@ -226,30 +227,31 @@ class SmpUpdate:
 
     def _restart(self) -> Script[tuple[SlotState, ...]]:
         """Reset, and wait until the device says what runs now."""
-        yield from self._reset()
+        heard = yield from self._reset()
         began = latest = yield Now()
-        resets = 1
+        resets = int(heard)
         while True:
             yield Pause(BOOT_POLL)
             states = yield from self._look()
             now = yield Now()
-            if states is None:
-                if now - began > BOOT_SECONDS:
-                    hint = "look at the device; push again when it answers, that goes on where this stopped"
-                    raise LinkError("link.timeout", "the device has not come back from its reset", hint)
-                continue
-            if self._runs(states):
+            if states is not None and self._runs(states):
                 return states
+            if now - began > BOOT_SECONDS:
+                hint = "look at the device; push again when it answers, that goes on where this stopped"
+                raise LinkError("link.timeout", "the device has not come back from its reset", hint)
+            if states is None:
+                continue
             if self._settled(states, now - began):
                 raise self._gone_back(states)
-            if now - latest > RESET_AGAIN:
+            if now - latest > (RESET_AGAIN if heard else RESET_UNHEARD):
                 if resets == MAX_RESETS:
                     raise Refused(LIED, "the device says it has been reset, and its state says it has not")
-                yield from self._reset()
-                resets, latest = resets + 1, (yield Now())
+                heard = yield from self._reset()
+                resets, latest = resets + heard, (yield Now())
 
-    def _reset(self) -> Script[None]:
-        """Ask once. Whether it happened is for the state to say: the answer may go down with the device."""
+    def _reset(self) -> Script[bool]:
+        """Ask once; whether an answer came. Whether it happened is for the state to say: the answer may go down with
+        the device."""
         try:
             good((yield Ask(requests.reset(), RESET_PATIENCE, once=True)))
         except DeviceRefused:
@@ -257,6 +259,8 @@ class SmpUpdate:
         except DevguardError as error:
             if error.code not in ("link.timeout", "link.port", "smp.malformed"):
                 raise
+            return False
+        return True
 
     def _look(self) -> Script[tuple[SlotState, ...] | None]:
         """The state of a device that may be starting: None while it does not answer."""

@@ -474,3 +474,18 @@ def test_a_stranger_on_the_port_is_no_device() -> None:
     line.server = Chatter()  # type: ignore[assignment]
     with pytest.raises((LinkError, RemoteProtocolError)):
         line.runner().run(survey())
+
+
+def test_the_example_on_the_page() -> None:
+    """docs/smp.md, "Example"."""
+    from pathlib import Path
+
+    from devguard.session.smp_answers import slot_states
+    from devguard.session.smp_frame import read_message
+
+    page = (Path(__file__).resolve().parents[2] / "docs" / "smp.md").read_text(encoding="utf-8")
+    rows = page.split("```")[3].splitlines()
+    frame = bytes.fromhex(rows[1][:49] + rows[2][:49])
+    assert slot_states(read_message(frame))[0].slot == 0
+    text = rows[4].split('"')[1].encode()
+    assert encode_lines(frame) == FIRST + text + b"\n"
