@@ -253,7 +253,6 @@ def test_an_update_ends_confirmed_and_the_old_image_is_kept() -> None:
         {"drop": 0.05},
         {"drop": 0.2},
         {"ber": 1e-4},
-        {"ber": 4e-4},
         {"most_lines": 2},
         {"noise": LOG},
         {"ber": 1e-4, "drop": 0.05, "noise": LOG, "seed": 3},
