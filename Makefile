@@ -1,8 +1,8 @@
 # One task list for people, hooks and CI. Needs python3 (3.11 or newer, with venv) and make.
 PYTHON ?= python3
 VENV := .venv
-# Test files are shared out between this many processes.
-WORKERS ?= 2
+# Test files can be shared out between processes: make test WORKERS=2 PYTHONHASHSEED=0
+WORKERS ?= 0
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 

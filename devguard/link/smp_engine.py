@@ -26,7 +26,7 @@ SLOWEST: Final = 40.0
 
 def smp_parameters(baud: int) -> LinkParameters:
     """The link's timers as small devices need them: each does one thing at a time, and a flash sector takes long."""
-    return replace(LinkParameters(), baud=baud, rto_initial=1.0, rto_min=0.1, rto_max=3.0)
+    return replace(LinkParameters(), baud=baud, rto_initial=1.0, rto_min=0.1, rto_max=2.0)
 
 
 @dataclass(frozen=True, slots=True)
