@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,13 @@ from devguard.custody import pkcs8
 
 
 @pytest.fixture(scope="session")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """One vendor for all tests."""
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """One vendor for all tests. What is patched to make it is put back at once: other folders' tests run after these."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEVGUARD_PASSPHRASE", PASSPHRASE)
         patch.delenv("DEVGUARD_HOME", raising=False)
         patch.setattr(pkcs8, "PARALLEL", 1)
-        yield World.make(tmp_path_factory.mktemp("world"))
+        return World.make(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(autouse=True)

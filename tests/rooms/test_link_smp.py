@@ -260,7 +260,7 @@ def test_an_update_ends_confirmed_and_the_old_image_is_kept() -> None:
         {"latency": 0.4},
         {"baud": 9600},
     ],
-    ids=str,
+    ids=lambda faults: "-".join(faults),
 )
 def test_an_update_over_a_bad_line(faults: dict[str, Any]) -> None:
     device = legacy()
