@@ -1,8 +1,8 @@
 # One task list for people, hooks and CI. Needs python3 (3.11 or newer, with venv) and make.
 PYTHON ?= python3
 VENV := .venv
-# Test files can be shared out between processes: make test WORKERS=2 PYTHONHASHSEED=0
-WORKERS ?= 0
+# Test files are shared out between as many processes; 0: all in this one
+WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         return World.make(tmp_path_factory.mktemp("world"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _cheap_keys() -> Iterator[None]:
+    """What the modules' own fixtures make keys with; put back after each module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEVGUARD_PASSPHRASE", PASSPHRASE)
+        patch.setattr(pkcs8, "PARALLEL", 1)  # the least a reader takes: these tests make and open many keys
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -27,7 +37,6 @@ def _quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEVGUARD_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setattr(pkcs8, "PARALLEL", 1)  # the least a reader takes: these tests make and open many keys
 
 
 @pytest.fixture
