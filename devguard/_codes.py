@@ -12,6 +12,8 @@ CODE_ROWS: tuple[tuple[str, int, str, str], ...] = (
     ("file.unreadable", 4, "a file could not be read or written", "check permissions and free space, then try again"),
     ("file.changed", 1, "a file changed while devguard was reading it",
      "copy it to a folder nobody writes to, then try again"),
+    ("file.exists", 1, "a file of that name exists already and is not overwritten",
+     "choose another name, or move the old one away"),
     ("file.busy", 4, "another devguard is changing the same file", "wait until it is done, then try again"),
     ("wire.malformed", 3, "bytes that should be CBOR or a fixed layout are not", "get the file again from its source"),
     ("description.malformed", 3, "a release description breaks its format",

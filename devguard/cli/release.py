@@ -45,7 +45,7 @@ def new(invocation: Invocation, model: str, version: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Refused("file.unreadable", f"cannot create {path.parent}: {error.strerror}") from error
-    write_new(path, text, exists="release.duplicate")
+    write_new(path, text, exists="file.exists")
     several = len(known.facts.components) > 1
     images = f"the images of {' and '.join(known.facts.components)}" if several else "the image"
     invocation.result(

@@ -33,7 +33,7 @@ def test_scaffold_build_sign_verify(world: World, home: Path, tmp_path: Path) ->
 
 def test_a_scaffold_is_not_overwritten(home: Path) -> None:
     ok("release", "new", PROGRAMMER, "1.0.0")
-    assert devguard("release", "new", PROGRAMMER, "1.0.0").code == "release.duplicate"
+    assert devguard("release", "new", PROGRAMMER, "1.0.0").code == "file.exists"
 
 
 @pytest.mark.parametrize("version", ["banana", "1.0", "../../1.0.0", "1.0.0/../../x", "\udcff"])
