@@ -234,7 +234,7 @@ class Machine:
         attendant = self.node.attend()
         attendant.handshake_begins()
         attendant.judge_technician(self.world.grants[0])
-        attendant.authorised()
+        attendant.authorised(_SESSION)
         return attendant
 
     def push(self, number: int) -> None:

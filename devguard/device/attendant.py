@@ -46,6 +46,7 @@ class Attendant:
         self._second: tuple[bytes, CheckedGrant] | None = None
         self._accepted: tuple[Release, bytes, tuple[CheckedGrant, ...]] | None = None
         self._cwt = b""
+        self._session_id = b""
         self._limit: DevguardError | None = None
         self._document = bytearray()  # of a chain of trust documents: what has come of the next
         self._walk: Walk | None = None
@@ -93,8 +94,12 @@ class Attendant:
         """What stands against the grant while this conversation may hand over trust documents only."""
         return self._limit
 
-    def authorised(self) -> None:
-        """The technician has proved the key: what the authority signed may move clock floor and epoch."""
+    def authorised(self, session_id: bytes) -> None:
+        """The technician has proved the key: what the authority signed may move clock floor and epoch.
+
+        The device's own log names the session and the grant, so that a bench's log can be held against it.
+        """
+        self._session_id = session_id
         if self._limit is not None:
             # Anybody can write a grant by an authority nobody knows: it moves nothing, and it counts as a failure.
             self._node.handshake_failed()
@@ -106,7 +111,8 @@ class Attendant:
         if first.moves:
             counters = counters.with_clock_floor(advanced_floor(counters.clock_floor, first.grant.issued))
             counters = counters.with_grant_epoch(advanced_epoch(counters.grant_epoch, first.grant.scope.epoch))
-        self._node.store.save(counters.event(self._node.now(), "session", None))
+        subject = session_id + hashlib.sha256(first.grant.untagged).digest()
+        self._node.store.save(counters.event(self._node.now(), "session", None, subject))
 
     def trust_chain(self, piece: bytes, ending: int) -> None:
         """Take a piece of a chain of trust documents; at its end keep the newest, when root rules say so.
@@ -149,7 +155,7 @@ class Attendant:
             self._limit = error
             return
         self._limit = None
-        self.authorised()
+        self.authorised(self._session_id)
 
     def _granted(self) -> CheckedGrant:
         if self._first is None:

@@ -69,8 +69,8 @@ class DevicePort(Protocol):
         """Check the grant and give back its holder's key."""
         ...
 
-    def authorised(self) -> None:
-        """Called when message_3 has proved that key."""
+    def authorised(self, session_id: bytes) -> None:
+        """Called when message_3 has proved that key, before message_4 says so."""
         ...
 
     def limit(self) -> DevguardError | None:
@@ -235,10 +235,11 @@ class DeviceConversation:
     def _authorise(self, message_3: bytes) -> list[Action]:
         edhoc = self._handshake()
         edhoc.read_message_3(message_3)
-        self._port.authorised()
         message_4 = edhoc.message_4()
-        self._records = RecordLayer.for_responder(edhoc)
-        return [Keys(self._records), Reply(encode_message(Edhoc(message_4)), sealed=False)]
+        records = RecordLayer.for_responder(edhoc)
+        self._port.authorised(records.session_id)
+        self._records = records
+        return [Keys(records), Reply(encode_message(Edhoc(message_4)), sealed=False)]
 
     @property
     def _session_id(self) -> bytes:

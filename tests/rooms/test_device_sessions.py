@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from devguard.device.node import FREE_HANDSHAKES
@@ -158,3 +160,17 @@ def test_asking_who_the_device_is_is_no_failed_handshake() -> None:
         identity, _ = Pipe(device).run(identify(bench_for(device, grant(device), grant=None, signer=None)))
         assert identity.serial == device.serial
     assert device.counters.failed_handshakes == 0
+
+
+def test_the_device_s_own_log_names_each_session_and_the_grant_it_was_held_under() -> None:
+    """What a bench's log is held against later: a session id that only the two ends of a session know."""
+    device = fresh()
+    pipe, held = Pipe(device), grant(device)
+    ids = []
+    for _ in range(2):
+        connected = pipe.connect(held)
+        ids.append(connected.session_id + hashlib.sha256(bench_for(device, held).grant or b"").digest())
+        pipe.open()
+    events = [one for one in device.node.store.load().audit.events if one.name == "session"]
+    assert [one.subject for one in events[-2:]] == ids
+    assert ids[0][:32] != ids[1][:32]
