@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -13,44 +11,30 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from devguard.cli.context import DESCRIPTOR, Command, Invocation, passphrase_option
-from devguard.cli.line import BAUD, choose_port, component_lines
+from devguard.cli.context import Command, Invocation
+from devguard.cli.line import choose_port, component_lines
 from devguard.cli.record import Note, recorded
-from devguard.errors import DevguardError, DeviceRefused, Refused
+from devguard.cli.visit import Errand, Visit, check_errand, visit_options
+from devguard.errors import DevguardError, Refused
 
 if TYPE_CHECKING:
     from devguard.cli.judging import Judged
     from devguard.custody.keyfile import FileSigner
     from devguard.grant.check import CheckedGrant
-    from devguard.grant.claims import Grant
     from devguard.manifest.envelope import Envelope
     from devguard.session.delta import Encoded, Sent
     from devguard.session.report import Report
-    from devguard.session.update import Approver
     from devguard.trust.document import TrustDocument
     from devguard.verdict.judge import Release
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish(Errand):
     """What was asked on the command line."""
 
     file: Path
-    port: str | None
-    key: str | None
-    grant: Path | None
-    second_key: str | None
-    second_grant: Path | None
-    approval: Path | None
-    serial: str | None
-    trust: Path | None
-    baud: int
     dry_run: bool
     resume: bool
-    reason: str | None
-    work_order: str | None
-    passphrase_fd: int | None
-    second_passphrase_fd: int | None
     delta: str
     delta_from: Path | None
     progress: str
@@ -60,21 +44,6 @@ class Wish:
 
 @click.command(cls=Command)
 @click.argument("file", metavar="FILE.suit", type=click.Path(path_type=Path))
-@click.option("--port", help="Device path, socket:// or rfc2217:// URL (default: where exactly one device answers).")
-@click.option("--key", metavar="TECH_KEY", help="The technician's key (default: the only one in the home).")
-@click.option(
-    "--grant", type=click.Path(path_type=Path), help="The grant (default: the only one in the home that fits)."
-)
-@click.option("--second-key", metavar="KEY", help="The second technician's key.")
-@click.option("--second-grant", type=click.Path(path_type=Path), help="The second technician's grant.")
-@click.option(
-    "--approval",
-    type=click.Path(path_type=Path),
-    help="Wait for the second technician's approval in this file; the request is written beside it.",
-)
-@click.option("--serial", help="Push only to this proven serial number.")
-@click.option("--trust", type=click.Path(path_type=Path), help="The trust document (default: the home's).")
-@click.option("--baud", type=click.IntRange(300, 4_000_000), default=BAUD, show_default=True, help="Line speed.")
 @click.option(
     "--resume", is_flag=True, help="Wait for a device that is still in the lost session, then go on where it stopped."
 )
@@ -101,16 +70,12 @@ class Wish:
     help="On stderr: a bar on a terminal, else one JSON line a second (auto); those lines anywhere (json); nothing.",
 )
 @click.option("--dry-run", is_flag=True, help="Verify and check everything a bench can; open no port.")
-@click.option("--reason", help="Why, for the record.")
-@click.option("--work-order", help="Work order, for the record.")
-@click.option("--second-passphrase-fd", type=DESCRIPTOR, help="File descriptor for the second key's passphrase.")
-@passphrase_option
+@visit_options
 @click.pass_obj
 def push(invocation: Invocation, /, **options: Any) -> None:
     """Push FILE.suit to a device. The device judges release, technician and grant again by itself."""
     wish = Wish(**options)
-    if (wish.second_key is None) != (wish.second_grant is None):
-        raise click.UsageError("--second-key and --second-grant go together")
+    check_errand(wish)
     if wish.delta_from is not None and (wish.delta == "never" or wish.protocol == "smp"):
         raise click.UsageError("--delta-from asks for a patch; --delta never forbids it, and MCUmgr devices take none")
     if wish.image and wish.protocol != "smp":
@@ -124,25 +89,24 @@ def push(invocation: Invocation, /, **options: Any) -> None:
     invocation.result(result, lambda: _print(result))
 
 
-class Pusher:
+class Pusher(Visit):
     """One run of `push`, in steps; each may refuse."""
 
+    action = "update"
+
     def __init__(self, invocation: Invocation, wish: Wish, note: Note, stack: ExitStack) -> None:
-        self.invocation = invocation
+        super().__init__(invocation, wish, note)
         self.wish = wish
-        self.note = note
         self.stack = stack
         self._copy: BinaryIO | None = None
 
     def run(self) -> dict[str, Any]:
         """All steps; the JSON result of the contract."""
-        from devguard.trust.document import check_time
-
-        trust = self.invocation.home.trust(self.wish.trust)
-        check_time(trust, self.invocation.now())
+        trust = self.trust()
         release, judged = self._verdict(trust)
-        signer, one = self._technician()
-        checked = self._check_grant(one, signer, trust, release)
+        signer, one = self.technician()
+        checked = self.check(one, signer, trust, self.action, release.model)
+        checked.covers(release)
         if self.wish.dry_run:
             self.note.details["dry-run"] = "yes"
             self.note.commit()
@@ -192,66 +156,18 @@ class Pusher:
         verdict = judge(judged.envelope, trust=trust, now=now, target=target, payload=judged.measured)
         return verdict.require(), judged.envelope
 
-    def _technician(self) -> tuple[FileSigner, Grant]:
-        from devguard.cli.files import read_grant_file
-
-        home = self.invocation.home
-        reference = self.wish.key or str(home.one_key("technician"))
-        info = home.key_info(reference)
-        if self.wish.grant is not None:
-            one = read_grant_file(self.wish.grant)
-        else:
-            kept = []
-            for path in home.grant_files():
-                with contextlib.suppress(DevguardError):  # what cannot be read does not fit; `status` shows it
-                    kept.append(read_grant_file(path))
-            fitting = [
-                item
-                for item in kept
-                if item.holder.thumbprint == info.key.thumbprint and item.expires > self.invocation.now()
-            ]
-            if len(fitting) != 1:
-                raise Refused(
-                    "grant.missing",
-                    f"{len(fitting) or 'no'} grants in {home.grants} fit this key",
-                    "say which with --grant",
-                )
-            one = fitting[0]
-        self.note.actor = one.subject
-        self.note.digest("GRANT", hashlib.sha256(one.untagged).digest())
-        signer = self.invocation.signer(reference, self.wish.passphrase_fd)
-        return signer, one
-
-    def _check_grant(self, one: Grant, signer: FileSigner, trust: TrustDocument, release: Release) -> CheckedGrant:
-        from devguard.cli.grant import device_view
-        from devguard.grant.check import check_grant
-        from devguard.grant.claims import Action
-
-        view = device_view(one, trust, model=release.model, serial=self.wish.serial)
-        if self.note.memory is not None:
-            view = replace(view, spent=self.note.memory.spent)
-        checked = check_grant(
-            one, trust=trust, now=self.invocation.now(), device=view, action=Action.UPDATE, holder=signer.key
-        )
-        checked.covers(release)
-        return checked
-
     def _push(self, trust: TrustDocument, judged: Judged, signer: FileSigner, checked: CheckedGrant) -> dict[str, Any]:
         from devguard.cli.judging import stream_of
         from devguard.cli.line import runner_on, totals
         from devguard.cli.progress import progress_bar
         from devguard.link.driver import SerialDriver
         from devguard.manifest.envelope import sever
-        from devguard.session.connect import Bench
         from devguard.session.update import UpdateSession, after_reboot
 
         wish, note = self.wish, self.note
         port = choose_port(self.invocation, wish.port)
-        note.details["port"] = port
-        for name in ("reason", "work_order"):
-            if (text := getattr(wish, name)) is not None:
-                note.details[name.replace("_", "-")] = text
-        bench = Bench(trust, self.invocation.now(), os.urandom, checked.grant.untagged, signer, wish.serial)
+        self.describe(port)
+        bench = self.bench(trust, checked, signer)
         started = time.monotonic()
         with SerialDriver.open(port, wish.baud) as driver:
             runner = runner_on(driver, baud=wish.baud)
@@ -272,11 +188,11 @@ class Pusher:
                 session = UpdateSession(
                     release, checked, bench, sever(envelope), payload, self.approver(), meter, forms, meter.queued
                 )
-                self._patiently(lambda: runner.run(session.push()))
+                self.patiently(lambda: runner.run(session.push()), wait=wish.resume)
             note.remember.append(lambda memory: memory.with_push(release, checked))
             seconds = time.monotonic() - started
             self.invocation.note("the device boots the new image on trial ...")
-            report, signed = self._report(runner, bench)
+            report, signed = self.report_after(runner, bench)
         note.digest("REPORT", hashlib.sha256(signed).digest())
         note.digest("DEVICE_HEAD", report.log_head)
         after_reboot(release, report)
@@ -314,44 +230,8 @@ class Pusher:
         """What the device runs before the push, from its signed report: for the result and to refuse early."""
         from devguard.session.update import fetch_report
 
-        report, _ = self._patiently(lambda: runner.run(fetch_report(bench)))
+        report, _ = self.patiently(lambda: runner.run(fetch_report(bench)), wait=self.wish.resume)
         return report
-
-    def _patiently(self, attempt: Any) -> Any:
-        """With --resume a device that is still in the lost session, or backs off, is waited for."""
-        deadline = time.monotonic() + 45
-        while True:
-            try:
-                return attempt()
-            except DeviceRefused as error:
-                if error.code != "device.busy" or not self.wish.resume or time.monotonic() > deadline:
-                    raise
-                time.sleep(2)
-
-    def _report(self, runner: Any, bench: Any) -> Any:
-        """The report after the trial boot: the device may need a moment before it answers again."""
-        from devguard.errors import LinkError
-        from devguard.session.update import fetch_report
-
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                return runner.run(fetch_report(bench))
-            except LinkError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(1)
-
-    def approver(self) -> Approver | None:
-        from devguard.cli.approve import file_approver, key_approver
-
-        wish = self.wish
-        if wish.second_key is not None and wish.second_grant is not None:
-            signer = self.invocation.signer(wish.second_key, wish.second_passphrase_fd)
-            return key_approver(signer, wish.second_grant)
-        if wish.approval is not None:
-            return file_approver(self.invocation, wish.approval)
-        return None
 
 
 def _link(size: int, sent: Sent, totals: tuple[int, int], seconds: float) -> dict[str, Any]:

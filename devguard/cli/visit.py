@@ -1,0 +1,204 @@
+"""What every visit to a device shares: who comes, with which key and grant, over which port, and a second technician.
+
+`Errand` is what was asked on the command line, `Visit` the steps before a session and after one. `push` and the actions
+of `device` are visits; each adds its own. Nothing here decides: the rooms do, and the device again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from devguard.cli.context import DESCRIPTOR, Invocation, passphrase_option
+from devguard.cli.line import BAUD
+from devguard.cli.record import Note
+from devguard.errors import DevguardError, DeviceRefused, LinkError, Refused
+
+if TYPE_CHECKING:
+    from devguard.custody.keyfile import FileSigner
+    from devguard.grant.check import CheckedGrant
+    from devguard.grant.claims import Grant
+    from devguard.link.runner import ScriptRunner
+    from devguard.session.connect import Bench
+    from devguard.session.report import Report
+    from devguard.session.update import Approver
+    from devguard.trust.document import TrustDocument
+
+T = TypeVar("T")
+REBOOT_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Errand:
+    """What was asked on the command line, of any action."""
+
+    port: str | None
+    key: str | None
+    grant: Path | None
+    second_key: str | None
+    second_grant: Path | None
+    approval: Path | None
+    serial: str | None
+    trust: Path | None
+    baud: int
+    reason: str | None
+    work_order: str | None
+    passphrase_fd: int | None
+    second_passphrase_fd: int | None
+
+
+_OPTIONS = (
+    click.option(
+        "--port", help="Device path, socket:// or rfc2217:// URL (default: where exactly one device answers)."
+    ),
+    click.option("--key", metavar="TECH_KEY", help="The technician's key (default: the only one in the home)."),
+    click.option(
+        "--grant", type=click.Path(path_type=Path), help="The grant (default: the only one in the home that fits)."
+    ),
+    click.option("--second-key", metavar="KEY", help="The second technician's key."),
+    click.option("--second-grant", type=click.Path(path_type=Path), help="The second technician's grant."),
+    click.option(
+        "--approval",
+        type=click.Path(path_type=Path),
+        help="Wait for the second technician's approval in this file; the request is written beside it.",
+    ),
+    click.option("--serial", help="This proven serial number, or none."),
+    click.option("--trust", type=click.Path(path_type=Path), help="The trust document (default: the home's)."),
+    click.option("--baud", type=click.IntRange(300, 4_000_000), default=BAUD, show_default=True, help="Line speed."),
+    click.option("--reason", help="Why, for the record."),
+    click.option("--work-order", help="Work order, for the record."),
+    click.option("--second-passphrase-fd", type=DESCRIPTOR, help="File descriptor for the second key's passphrase."),
+    passphrase_option,
+)
+
+
+def visit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of an `Errand`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def check_errand(errand: Errand) -> None:
+    """A usage error where options contradict each other."""
+    if (errand.second_key is None) != (errand.second_grant is None):
+        raise click.UsageError("--second-key and --second-grant go together")
+
+
+class Visit:
+    """The steps of an errand that are the same whatever it is; each may refuse."""
+
+    def __init__(self, invocation: Invocation, errand: Errand, note: Note) -> None:
+        self.invocation = invocation
+        self.errand = errand
+        self.note = note
+
+    def trust(self) -> TrustDocument:
+        """The trust document, in its time."""
+        from devguard.trust.document import check_time
+
+        trust = self.invocation.home.trust(self.errand.trust)
+        check_time(trust, self.invocation.now())
+        return trust
+
+    def technician(self) -> tuple[FileSigner, Grant]:
+        """The first technician's key and grant; both are in the record from here on."""
+        from devguard.cli.files import read_grant_file
+
+        home = self.invocation.home
+        reference = self.errand.key or str(home.one_key("technician"))
+        info = home.key_info(reference)
+        if self.errand.grant is not None:
+            one = read_grant_file(self.errand.grant)
+        else:
+            kept = []
+            for path in home.grant_files():
+                with contextlib.suppress(DevguardError):  # what cannot be read does not fit; `status` shows it
+                    kept.append(read_grant_file(path))
+            fitting = [
+                item
+                for item in kept
+                if item.holder.thumbprint == info.key.thumbprint and item.expires > self.invocation.now()
+            ]
+            if len(fitting) != 1:
+                raise Refused(
+                    "grant.missing",
+                    f"{len(fitting) or 'no'} grants in {home.grants} fit this key",
+                    "say which with --grant",
+                )
+            one = fitting[0]
+        self.note.actor = one.subject
+        self.note.digest("GRANT", hashlib.sha256(one.untagged).digest())
+        signer = self.invocation.signer(reference, self.errand.passphrase_fd)
+        return signer, one
+
+    def check(
+        self, one: Grant, signer: FileSigner, trust: TrustDocument, action: str, model: str | None
+    ) -> CheckedGrant:
+        """The bench's check of a grant for an action; `model` None: whichever the grant names."""
+        from devguard.cli.grant import device_view
+        from devguard.grant.check import check_grant
+        from devguard.grant.claims import Action
+
+        view = device_view(one, trust, model=model, serial=self.errand.serial)
+        if self.note.memory is not None:
+            view = replace(view, spent=self.note.memory.spent)
+        now = self.invocation.now()
+        return check_grant(one, trust=trust, now=now, device=view, action=Action(action), holder=signer.key)
+
+    def describe(self, port: str) -> None:
+        """Port, reason and work order into the record."""
+        self.note.details["port"] = port
+        for name in ("reason", "work_order"):
+            if (text := getattr(self.errand, name)) is not None:
+                self.note.details[name.replace("_", "-")] = text
+
+    def bench(self, trust: TrustDocument, checked: CheckedGrant, signer: FileSigner) -> Bench:
+        """Who comes, for a conversation."""
+        from devguard.session.connect import Bench
+
+        return Bench(trust, self.invocation.now(), os.urandom, checked.grant.untagged, signer, self.errand.serial)
+
+    def approver(self) -> Approver | None:
+        """The second technician, in this room or another; None where nobody was named."""
+        from devguard.cli.approve import file_approver, key_approver
+
+        errand = self.errand
+        if errand.second_key is not None and errand.second_grant is not None:
+            signer = self.invocation.signer(errand.second_key, errand.second_passphrase_fd)
+            return key_approver(signer, errand.second_grant)
+        if errand.approval is not None:
+            return file_approver(self.invocation, errand.approval)
+        return None
+
+    def patiently(self, attempt: Callable[[], T], *, wait: bool) -> T:
+        """With `wait` a device that is still in a lost session, or backs off, is waited for."""
+        deadline = time.monotonic() + 45
+        while True:
+            try:
+                return attempt()
+            except DeviceRefused as error:
+                if error.code != "device.busy" or not wait or time.monotonic() > deadline:
+                    raise
+                time.sleep(2)
+
+    def report_after(self, runner: ScriptRunner, bench: Bench) -> tuple[Report, bytes]:
+        """The report after a boot: the device may need a moment before it answers again."""
+        from devguard.session.update import fetch_report
+
+        deadline = time.monotonic() + REBOOT_SECONDS
+        while True:
+            try:
+                return runner.run(fetch_report(bench))
+            except LinkError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
