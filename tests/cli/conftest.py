@@ -13,7 +13,7 @@ from devguard.custody import pkcs8
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """One vendor for all tests. What is patched to make it is put back at once: other folders' tests run after these."""
+    """One vendor for all tests. What is patched to make it is put back at once: other folders run after these."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEVGUARD_PASSPHRASE", PASSPHRASE)
         patch.delenv("DEVGUARD_HOME", raising=False)
