@@ -1,14 +1,15 @@
 """What a hostile host can say to a device: scripts that skip every check of ours.
 
-They can offer an envelope and play back what they recorded; they hold no `Release`, so no image is ever sent. Used to
-show that the device refuses by itself. No command line reaches them for anything but an emulated device.
+They can offer an envelope, play back what they recorded and say any message out of turn; they hold no `Release`, so no
+image is ever sent. Used to show that the device refuses by itself. No command line reaches them for anything but an
+emulated device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from devguard.session.connect import ANSWER_SECONDS, Bench, connect, expect
+from devguard.session.connect import ANSWER_SECONDS, Bench, Connected, connect, expect
 from devguard.session.script import Flush, OpenPlain, Receive, Script, Send
 from devguard.session.verbs import Accept, Close, EdhocFailure, Offer, decode_message, encode_message
 
@@ -32,3 +33,28 @@ def play_back(messages: Sequence[bytes]) -> Script[None]:
         answer = yield Receive(sealed=False, timeout=ANSWER_SECONDS)
         if isinstance(decode_message(answer, sealed=False), EdhocFailure):
             expect(answer, Accept, sealed=False)
+
+
+def say_plain(message: bytes, timeout: float = ANSWER_SECONDS) -> Script[bytes | None]:
+    """Open the line, say one thing in clear and give back the answer, None for silence."""
+    yield OpenPlain()
+    yield Send(message, sealed=False)
+    answer: bytes | None = yield Receive(sealed=False, timeout=timeout, optional=True)
+    return answer
+
+
+def refused_in_clear(message: bytes) -> Script[None]:
+    """The same, for a message that has to be refused: raises the device's refusal."""
+    answer = yield from say_plain(message)
+    if answer is not None and isinstance(decode_message(answer, sealed=False), EdhocFailure):
+        expect(answer, Accept, sealed=False)
+
+
+def say_sealed(bench: Bench, messages: Iterable[bytes]) -> Script[tuple[Connected, list[bytes | None]]]:
+    """Open a genuine session and say messages of one's own in it, one after each answer (None: silence)."""
+    session = yield from connect(bench)
+    answers: list[bytes | None] = []
+    for message in messages:
+        yield Send(message, sealed=True)
+        answers.append((yield Receive(sealed=True, timeout=2.0, optional=True)))
+    return session, answers

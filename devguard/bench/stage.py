@@ -13,7 +13,7 @@ import io
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from devguard.bench.repeatable import RepeatableSigner
 from devguard.cose.algorithms import Algorithm
@@ -93,6 +93,32 @@ class Build:
     measured: MeasuredStream
 
 
+def split(facts: ModelFacts, image: bytes) -> dict[str, bytes]:
+    """An image shared out among the model's components, in their order."""
+    cuts = [len(image) * index // len(facts.components) for index in range(len(facts.components) + 1)]
+    return {
+        name: image[start:end] for name, (start, end) in zip(facts.components, itertools.pairwise(cuts), strict=True)
+    }
+
+
+def describe(facts: ModelFacts, **fields: Any) -> ReleaseDescription:
+    """A description of a release with every component of the model; `fields` replace its own."""
+    given: dict[str, Any] = {
+        "vendor": facts.vendor,
+        "model": facts.name,
+        "revisions": facts.revisions,
+        "summary": "an image made for a bench",
+        "use_before": None,
+        "components": tuple(ComponentDescription(name, f"{name}.bin", "raw", (), ()) for name in facts.components),
+        "safety": Safety(None, True, False),
+        "requires": Requires(None, {}),
+        "sbom": None,
+        "test_report_digest": None,
+        "thresholds": {},
+    }
+    return ReleaseDescription(**{**given, **fields})
+
+
 @functools.lru_cache(maxsize=8)
 def build(
     facts: ModelFacts, size: int, version: str, sequence: int, security_version: int, image: bytes | None = None
@@ -100,25 +126,8 @@ def build(
     """A release of `size` bytes, shared out among the model's components, signed by release and quality. Nothing can
     compress it, unless an `image` of that size is given."""
     image = hashlib.shake_256(f"image/{version}".encode()).digest(size) if image is None else image
-    cuts = [size * index // len(facts.components) for index in range(len(facts.components) + 1)]
-    pieces = [io.BytesIO(image[start:end]) for start, end in itertools.pairwise(cuts)]
-    measured = measure_stream((name, piece, SHA_256) for name, piece in zip(facts.components, pieces, strict=True))
-    described = ReleaseDescription(
-        vendor=facts.vendor,
-        model=facts.name,
-        revisions=facts.revisions,
-        version=version,
-        sequence=sequence,
-        security_version=security_version,
-        summary="an image made for a bench",
-        use_before=None,
-        components=tuple(ComponentDescription(name, f"{name}.bin", "raw", (), ()) for name in facts.components),
-        safety=Safety(None, True, False),
-        requires=Requires(None, {}),
-        sbom=None,
-        test_report_digest=None,
-        thresholds={},
-    )
+    measured = measure_stream((name, io.BytesIO(piece), SHA_256) for name, piece in split(facts, image).items())
+    described = describe(facts, version=version, sequence=sequence, security_version=security_version)
     envelope = build_envelope(described, facts, measured.parts, detached=True)
     for role in (RoleName.RELEASE, RoleName.QUALITY):
         block = sign1(signer_of(role), signature_payload(envelope), typ=None, detached=True).encode()

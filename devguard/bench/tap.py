@@ -1,25 +1,110 @@
-"""A tap on a serial line: a pseudo-terminal in front of a device that passes everything on and remembers it."""
+"""A tap on a serial line: a pseudo-terminal in front of a device that passes everything on, and does more when told.
+
+It records always. A `Rule` sees every frame of the link before it goes on and says what goes on instead: nothing
+(drop), the same (pass), others (alter, splice), or more (replay). `inject` says something of one's own; `hold` stops
+the line. Without a rule bytes pass as they come, whatever they are.
+"""
 
 from __future__ import annotations
 
+import enum
 import os
 import select
 import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from types import TracebackType
 
 from devguard.device.emulator import PtyLine
 from devguard.errors import DevguardError, LinkError
-from devguard.link.frames import FrameReader, Kind, decode_frame, frame_limit
+from devguard.link.frames import DELIMITER, Frame, FrameReader, Kind, decode_frame, frame_limit
 
 _CHUNK = 65_536
 _POLL = 0.2
+_NAP = 0.001
 _SEGMENT_MAX = 4096
 
 
-class LineTap:
-    """Joins a new pseudo-terminal to the device's one. `port` is for the bench; `to_device` is what it said."""
+class Heading(enum.Enum):
+    """Which way bytes go."""
 
-    def __init__(self, device_port: str) -> None:
+    TO_DEVICE = "to the device"
+    FROM_DEVICE = "from the device"
+
+
+@dataclass(frozen=True, slots=True)
+class Passing:
+    """A frame on its way: the how-manieth of its heading under this rule, and its bytes between the delimiters."""
+
+    heading: Heading
+    number: int
+    raw: bytes
+
+    @property
+    def frame(self) -> Frame | None:
+        """What the bytes say; None for noise."""
+        try:
+            return decode_frame(self.raw)
+        except DevguardError:
+            return None
+
+
+Rule = Callable[[Passing], Iterable[bytes]]
+"""What goes on in place of a frame: stuffed frames without delimiters."""
+
+
+class _Lane:
+    """One heading: what was recorded, what waits to be written, what of a frame is held back for the rule."""
+
+    def __init__(self, heading: Heading) -> None:
+        self.heading = heading
+        self.record = bytearray()
+        self.pending = bytearray()
+        self._held = bytearray()
+        self._through = False  # the frame under way has been passed on in part
+        self._count = 0
+
+    def took(self, data: bytes, rule: Rule | None) -> None:
+        """Bytes that came from one side; what of them goes on is in `pending` afterwards."""
+        self.record += data
+        if rule is None:
+            self.pending += self._held + data
+            self._held.clear()
+            self._through = not data.endswith(DELIMITER)
+            self._count = 0
+            return
+        *whole, rest = data.split(DELIMITER)
+        for piece in whole:
+            self._ended(piece, rule)
+        if self._through:
+            self.pending += rest
+        else:
+            self._held += rest
+
+    def _ended(self, piece: bytes, rule: Rule) -> None:
+        if self._through:
+            self.pending += piece + DELIMITER
+            self._through = False
+            return
+        raw = bytes(self._held) + piece
+        self._held.clear()
+        if not raw:
+            self.pending += DELIMITER
+            return
+        for out in rule(Passing(self.heading, self._count, raw)):
+            self.pending += out + DELIMITER
+        self._count += 1
+
+
+class LineTap:
+    """Joins a new pseudo-terminal to the device's one. `port` is for the bench; `to_device` is what it said.
+
+    `rule` may be set and taken away at any time. `quiet_since`: monotonic seconds when the last byte moved.
+    """
+
+    def __init__(self, device_port: str, rule: Rule | None = None) -> None:
         import tty
 
         self._line = PtyLine()
@@ -30,38 +115,93 @@ class LineTap:
             self._line.close()
             raise LinkError("link.port", f"cannot tap {device_port}: {error.strerror}") from error
         tty.setraw(self._device, when=0)
-        self.to_device = bytearray()
-        self.from_device = bytearray()
+        self.rule = rule
+        self.quiet_since = time.monotonic()
+        self._lanes = {heading: _Lane(heading) for heading in Heading}
+        self._said: deque[tuple[Heading, bytes]] = deque()
+        self._holding = False
+        self._turns = 0
         self._stop = threading.Event()
+        self._wake = os.pipe()
         self._thread = threading.Thread(target=self._run, name="line-tap", daemon=True)
         self._thread.start()
 
+    @property
+    def to_device(self) -> bytes:
+        """All that the bench has said."""
+        return bytes(self._lanes[Heading.TO_DEVICE].record)
+
+    @property
+    def from_device(self) -> bytes:
+        """All that the device has said."""
+        return bytes(self._lanes[Heading.FROM_DEVICE].record)
+
+    def inject(self, heading: Heading, data: bytes) -> None:
+        """Say `data` as if it came from the other side; not recorded."""
+        self._said.append((heading, data))
+        self._nudge()
+
+    def hold(self) -> None:
+        """Let nothing through in either direction; both sides' bytes wait where they are."""
+        self._holding = True
+
+    def release(self) -> None:
+        """Let what waits go on."""
+        self._holding = False
+        self._nudge()
+
+    def turn(self) -> None:
+        """Return when all that lay at either end has been looked at."""
+        end = self._turns + 2
+        while self._turns < end and self._thread.is_alive():
+            self._nudge()
+            time.sleep(_NAP)
+
+    def _nudge(self) -> None:
+        os.write(self._wake[1], b".")
+
     def _run(self) -> None:
         bench = self._line.descriptor
-        pending = {bench: bytearray(), self._device: bytearray()}
-        records = {bench: self.to_device, self._device: self.from_device}
-        other = {bench: self._device, self._device: bench}
+        lanes = {bench: self._lanes[Heading.TO_DEVICE], self._device: self._lanes[Heading.FROM_DEVICE]}
+        target = {self._device: lanes[bench], bench: lanes[self._device]}
         while not self._stop.is_set():
-            writers = [descriptor for descriptor, data in pending.items() if data]
-            readable, writable, _ = select.select([*other], writers, [], _POLL)
-            for descriptor in readable:
-                try:
-                    data = os.read(descriptor, _CHUNK)
-                except (BlockingIOError, OSError):
-                    continue
-                records[descriptor] += data
-                pending[other[descriptor]] += data
-            for descriptor in writable:
-                try:
-                    del pending[descriptor][: os.write(descriptor, pending[descriptor])]
-                except (BlockingIOError, OSError):
-                    continue
+            sources = [] if self._holding else list(lanes)
+            writers = [] if self._holding else [end for end, lane in target.items() if lane.pending]
+            readable, writable, _ = select.select([*sources, self._wake[0]], writers, [], _POLL)
+            for end in readable:
+                data = self._read(end)
+                if data and end in lanes:
+                    lanes[end].took(data, self.rule)
+                    self.quiet_since = time.monotonic()
+            while self._said:
+                heading, data = self._said.popleft()
+                self._lanes[heading].pending += data
+            for end in writable:
+                self._write(end, target[end].pending)
+            self._turns += 1
+
+    @staticmethod
+    def _read(end: int) -> bytes:
+        try:
+            return os.read(end, _CHUNK)
+        except OSError:  # nothing there after all, or nobody has the port open
+            return b""
+
+    @staticmethod
+    def _write(end: int, pending: bytearray) -> None:
+        try:
+            del pending[: os.write(end, pending)]
+        except OSError:
+            return
 
     def close(self) -> None:
         """Take the tap off."""
         self._stop.set()
+        self._nudge()
         self._thread.join()
         os.close(self._device)
+        for end in self._wake:
+            os.close(end)
         self._line.close()
 
     def __enter__(self) -> LineTap:
@@ -73,13 +213,18 @@ class LineTap:
         self.close()
 
 
+def frames_of(recorded: bytes) -> list[bytes]:
+    """The frames in a recording, stuffed, in order, noise included."""
+    return FrameReader(frame_limit(_SEGMENT_MAX)).feed(recorded + DELIMITER)
+
+
 def plain_messages(recorded: bytes) -> list[list[bytes]]:
     """The messages a recording shows in clear, one list for each connection: all that a thief of the line can read.
 
     Sealed frames are skipped: without the keys they say nothing.
     """
     connections: dict[bytes, dict[int, tuple[bytes, bool]]] = {}
-    for raw in FrameReader(frame_limit(_SEGMENT_MAX)).feed(recorded + b"\0"):
+    for raw in frames_of(recorded):
         try:
             frame = decode_frame(raw)
         except DevguardError:

@@ -10,6 +10,7 @@ from devguard.cli.context import LazyGroup
 
 _CLI: Final = "devguard.cli"
 TABLE: dict[str, tuple[str, str, str]] = {
+    "attacks": (f"{_CLI}.bench_attacks", "attacks", "Every attack of the catalogue; which are held?"),
     "link": (f"{_CLI}.bench_link", "link", "How much of a line a push uses, on a clean line and on a bad one."),
     "power-cuts": (
         f"{_CLI}.bench_power",
@@ -21,4 +22,4 @@ TABLE: dict[str, tuple[str, str, str]] = {
 
 @click.group(cls=LazyGroup, table=TABLE)
 def bench() -> None:
-    """Measure devguard itself on emulated devices; no port is opened and nothing at home is touched."""
+    """Measure and attack devguard itself on emulated devices; no real port is opened, nothing at home is touched."""

@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Invocation:
-    """One run of the command line: its shared options and where it prints."""
+    """One run of the command line: its shared options, where it prints, and its clocks, for which a bench brings its
+    own: `clock` since the epoch, `ticks` steady, `pause` waits."""
 
     json: bool = False
     quiet: bool = False
     home_path: Path | None = None
     printed: bool = field(default=False)
+    clock: Callable[[], float] = time.time
+    ticks: Callable[[], float] = time.monotonic
+    pause: Callable[[float], object] = time.sleep
 
     @property
     def home(self) -> Home:
@@ -50,10 +54,9 @@ class Invocation:
             lambda name: passphrase_reader(passphrase_fd, name, pin=True)(),
         )
 
-    @staticmethod
-    def now() -> int:
+    def now(self) -> int:
         """Seconds since the epoch."""
-        return int(time.time())
+        return int(self.clock())
 
     def result(self, data: dict[str, Any], text: str | Callable[[], None] = "") -> None:
         """Print a command's one result: `data` as JSON, or `text` (a string, or a function that prints)."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import os
 import secrets
@@ -105,21 +103,10 @@ class Story:
 
     def run(self, *args: str | Path, home: Path | None = None) -> tuple[int, dict[str, Any]]:
         """One devguard command in this process: (exit status, its JSON object)."""
-        from devguard.cli.main import devguard
+        from devguard.cli.in_process import run_command
 
-        out = io.StringIO()
-        invocation = Invocation()
         quiet = [] if args[0] == "push" else ["-q"]  # a push shows its progress
-        line = [*map(str, args), "--json", "--home", str(home or self.home), *quiet]
-        status = 0
-        try:
-            with contextlib.redirect_stdout(out):
-                outcome = devguard.main(args=line, prog_name="devguard", standalone_mode=False, obj=invocation)
-                status = outcome if isinstance(outcome, int) else 0
-        except DevguardError as error:
-            status = int(error.exit_status)
-            return status, {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
-        return status, json.loads(out.getvalue() or "{}")
+        return run_command([*args, *quiet], home or self.home)
 
     def must(self, *args: str | Path, home: Path | None = None) -> dict[str, Any]:
         """A command that has to succeed."""

@@ -80,7 +80,7 @@ def info(
         raise click.UsageError("--key and --grant go together")
     bench = Bench(invocation.home.trust(trust_file), invocation.now(), os.urandom, serial=serial)
     shown: dict[str, Any] = {}
-    with SerialDriver.open(choose_port(invocation, port), baud) as driver:
+    with SerialDriver.open(choose_port(invocation, port), baud, invocation.ticks) as driver:
         runner = runner_on(driver, baud=baud)
         identity, hello, keys = _identified(runner, bench)
         if key is not None and grant_file is not None:

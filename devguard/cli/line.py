@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from devguard.cli.context import printed
@@ -27,12 +28,12 @@ def runner_on(driver: SerialDriver, *, open_timeout: float = 10.0, baud: int = B
     return ScriptRunner(driver, LinkParameters(baud=baud), os.urandom, open_timeout)
 
 
-def probe(port: str, baud: int = BAUD) -> str:
+def probe(port: str, baud: int = BAUD, ticks: Callable[[], float] = time.monotonic) -> str:
     """The boot state a device on this port says hello with; `LinkError` where none answers."""
     from devguard.link.driver import SerialDriver
     from devguard.session.connect import greet
 
-    with SerialDriver.open(port, baud) as driver:
+    with SerialDriver.open(port, baud, ticks) as driver:
         return runner_on(driver, open_timeout=PROBE_SECONDS, baud=baud).run(greet()).boot_state
 
 

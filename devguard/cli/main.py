@@ -66,7 +66,7 @@ def devguard(ctx: click.Context, home_dir: Path | None) -> None:
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point: run, map whatever happens to the contract's exit status, exit."""
     invocation = Invocation()
-    status = _run(list(sys.argv[1:] if args is None else args), invocation)
+    status = run(list(sys.argv[1:] if args is None else args), invocation)
     sys.exit(max(int(status), _flushed()))
 
 
@@ -82,7 +82,8 @@ def _flushed() -> int:
     return Exit.DONE
 
 
-def _run(args: list[str], invocation: Invocation) -> int:
+def run(args: list[str], invocation: Invocation) -> int:
+    """One command in this process; its exit status."""
     try:
         outcome = devguard.main(args=args, prog_name="devguard", standalone_mode=False, obj=invocation)
         return outcome if isinstance(outcome, int) else Exit.DONE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -168,8 +167,9 @@ class Pusher(Visit):
         port = choose_port(self.invocation, wish.port)
         self.describe(port)
         bench = self.bench(trust, checked, signer)
-        started = time.monotonic()
-        with SerialDriver.open(port, wish.baud) as driver:
+        ticks = self.invocation.ticks
+        started = ticks()
+        with SerialDriver.open(port, wish.baud, ticks) as driver:
             runner = runner_on(driver, baud=wish.baud)
             before = self._before(runner, bench)
             bench = replace(bench, serial=before.serial)  # from here on this very device, or none
@@ -190,7 +190,7 @@ class Pusher(Visit):
                 )
                 self.patiently(lambda: runner.run(session.push()), wait=wish.resume)
             note.remember.append(lambda memory: memory.with_push(release, checked))
-            seconds = time.monotonic() - started
+            seconds = ticks() - started
             self.invocation.note("the device boots the new image on trial ...")
             report, signed = self.report_after(runner, bench)
         note.digest("REPORT", hashlib.sha256(signed).digest())

@@ -69,7 +69,7 @@ def push(invocation: Invocation, /, sources: tuple[Path, ...], **wish: Any) -> N
         note.actor = one.subject
         note.document(newest)
         bench = Bench(newest, invocation.now(), os.urandom, one.untagged, signer, wish["serial"], older)
-        with SerialDriver.open(choose_port(invocation, wish["port"]), wish["baud"]) as driver:
+        with SerialDriver.open(choose_port(invocation, wish["port"]), wish["baud"], invocation.ticks) as driver:
             identity = runner_on(driver, baud=wish["baud"]).run(push_trust(bench, chain))
         note.device = identity.serial
         note.commit()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -181,24 +180,24 @@ class Visit:
 
     def patiently(self, attempt: Callable[[], T], *, wait: bool) -> T:
         """With `wait` a device that is still in a lost session, or backs off, is waited for."""
-        deadline = time.monotonic() + 45
+        deadline = self.invocation.ticks() + 45
         while True:
             try:
                 return attempt()
             except DeviceRefused as error:
-                if error.code != "device.busy" or not wait or time.monotonic() > deadline:
+                if error.code != "device.busy" or not wait or self.invocation.ticks() > deadline:
                     raise
-                time.sleep(2)
+                self.invocation.pause(2)
 
     def report_after(self, runner: ScriptRunner, bench: Bench) -> tuple[Report, bytes]:
         """The report after a boot: the device may need a moment before it answers again."""
         from devguard.session.update import fetch_report
 
-        deadline = time.monotonic() + REBOOT_SECONDS
+        deadline = self.invocation.ticks() + REBOOT_SECONDS
         while True:
             try:
                 return runner.run(fetch_report(bench))
             except LinkError:
-                if time.monotonic() > deadline:
+                if self.invocation.ticks() > deadline:
                     raise
-                time.sleep(1)
+                self.invocation.pause(1)

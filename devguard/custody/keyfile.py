@@ -82,8 +82,9 @@ def create_key(
     algorithm: Algorithm,
     development: bool,
     passphrase: bytes | None,
+    parallel: int | None = None,
 ) -> KeyInfo:
-    """Make a key and store it at `path`, mode 0600, encrypted under `passphrase`.
+    """Make a key and store it at `path`, mode 0600, encrypted under `passphrase`. `parallel`: see `pkcs8.encrypt`.
 
     Raises `Malformed("key.malformed")` for bad texts; `Refused`: `signature.algorithm`, `key.purpose` (technician
     and device keys are ESP256 or Ed25519, station and witness keys Ed25519), `key.passphrase` (None is for stations
@@ -98,7 +99,7 @@ def create_key(
     _check_free(path)
     signer = MemorySigner.generate(algorithm)
     info = KeyInfo(name, person, str(RoleName(role)), signer.key, development)
-    der = signer.private_der() if passphrase is None else pkcs8.encrypt(signer, passphrase, os.urandom)
+    der = signer.private_der() if passphrase is None else pkcs8.encrypt(signer, passphrase, os.urandom, parallel)
     write_new(path, format_private(info, der, encrypted=passphrase is not None), 0o600)
     return info
 

@@ -27,19 +27,23 @@ MAX_WORK = 1 << 19  # of cost times parallelism: some seconds, six times what is
 MAX_PASSPHRASE: Final = 1024
 
 
-def encrypt(signer: MemorySigner, passphrase: bytes, random: Callable[[int], bytes]) -> bytes:
-    """EncryptedPrivateKeyInfo (DER) of a signer's key. `random(n)` gives n bytes for salt and IV.
+def encrypt(
+    signer: MemorySigner, passphrase: bytes, random: Callable[[int], bytes], parallel: int | None = None
+) -> bytes:
+    """EncryptedPrivateKeyInfo (DER) of a signer's key. `random(n)` gives n bytes for salt and IV; `parallel` passes of
+    scrypt, fewer than `PARALLEL` only for keys that are thrown away.
 
     Raises `Refused("key.passphrase")` for an empty or over-long passphrase.
     """
     check_passphrase(passphrase)
     salt, iv = random(16), random(16)
-    key = Scrypt(salt=salt, length=32, n=COST, r=BLOCK, p=PARALLEL).derive(passphrase)
+    passes = PARALLEL if parallel is None else parallel
+    key = Scrypt(salt=salt, length=32, n=COST, r=BLOCK, p=passes).derive(passphrase)
     padder = padding.PKCS7(128).padder()
     padded = padder.update(signer.private_der()) + padder.finalize()
     encryptor = Cipher(algorithms.AES256(key), modes.CBC(iv)).encryptor()
     sealed = encryptor.update(padded) + encryptor.finalize()
-    costs = b"".join(_der(_INTEGER, _unsigned(value)) for value in (COST, BLOCK, PARALLEL))
+    costs = b"".join(_der(_INTEGER, _unsigned(value)) for value in (COST, BLOCK, passes))
     derivation = _der(_SEQUENCE, _der(_OID, _SCRYPT) + _der(_SEQUENCE, _der(_OCTETS, salt) + costs))
     cipher = _der(_SEQUENCE, _der(_OID, _AES256_CBC) + _der(_OCTETS, iv))
     scheme = _der(_SEQUENCE, _der(_OID, _PBES2) + _der(_SEQUENCE, derivation + cipher))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import socket
+import time
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ SESSION_SECONDS: Final = 4 * 3600.0
 DURABLE_SECONDS: Final = 1.0  # each word of what is durable costs the line an answer: it is said no more often
 _TICK: Final = 0.25
 _DRAIN_SECONDS: Final = 2.0
+_NOTED: Final = ("session.tampered", "session.replay")  # of a session's end on the line: somebody's work, not noise
 _MAX_UNHEARD: Final = 16 * 1024
 """Bytes of answers that a bench may leave unacknowledged; an honest one takes each as it comes."""
 
@@ -90,6 +92,8 @@ class EmulatedDevice:
                     self._heard = now  # noise on the open channel must not keep somebody else's session alive
                 self._act(conversation, conversation.heard(event.data, sealed=event.channel is Channel.SEALED))
         elif isinstance(event, (Failed, Closed)):
+            if isinstance(event, Failed) and event.code in _NOTED:
+                self._node.refused(event.error(), proved=self._session is not None)
             self._drop()
             if isinstance(event, Failed):
                 self._engine = self._new_engine()
@@ -169,14 +173,14 @@ class EmulatedDevice:
 class PtyLine:
     """A pseudo-terminal whose far end is given to the bench; both ends stay open so that benches come and go."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         import tty
 
         self._master, self._slave = os.openpty()
         for descriptor in (self._master, self._slave):
             tty.setraw(descriptor, when=0)  # TCSANOW: the default would drop what is in flight
         self.port = os.ttyname(self._slave)
-        self.driver = SerialDriver.over_descriptor(self._master, self.port)
+        self.driver = SerialDriver.over_descriptor(self._master, self.port, clock)
 
     @property
     def descriptor(self) -> int:

@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
@@ -66,14 +67,16 @@ def list_ports() -> list[PortInfo]:
 class SerialDriver:
     """One open port. Use as a context manager or call `close`."""
 
-    def __init__(self, port: Port, name: str) -> None:
+    def __init__(self, port: Port, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds of any steady clock; a bench may bring its own, to let a wait pass at once."""
         self._port = port
         self.name = name
+        self._clock = clock
         self._unsent = b""
         self._engine: object = None
 
     @classmethod
-    def open(cls, url: str, baud: int) -> SerialDriver:
+    def open(cls, url: str, baud: int, clock: Callable[[], float] = time.monotonic) -> SerialDriver:
         """Open a port for this process alone (where the system can promise it). LinkError("link.port")."""
         scheme, separator, _ = url.partition("://")
         local = not separator
@@ -94,18 +97,18 @@ class SerialDriver:
         except _OPEN_ERRORS as error:
             raise _not_opened(url, error) from error
         if os.name == "posix" and (local or scheme == "socket"):
-            return cls(DescriptorPort(port.fileno(), url, port), url)
-        return cls(SerialPort(port, url), url)
+            return cls(DescriptorPort(port.fileno(), url, port), url, clock)
+        return cls(SerialPort(port, url), url, clock)
 
     @classmethod
-    def over_descriptor(cls, descriptor: int, name: str) -> SerialDriver:
+    def over_descriptor(cls, descriptor: int, name: str, clock: Callable[[], float] = time.monotonic) -> SerialDriver:
         """Drive a descriptor that is open already (a pseudo-terminal's master, an accepted socket) and own it.
         The caller has set its terminal modes."""
-        return cls(DescriptorPort(descriptor, name), name)
+        return cls(DescriptorPort(descriptor, name), name, clock)
 
     def clock(self) -> float:
         """The `now` of every engine this driver pumps."""
-        return time.monotonic()
+        return self._clock()
 
     def pump(self, engine: Engine[E], timeout: float) -> list[E]:
         """Move bytes both ways until the engine reports events or `timeout` seconds have passed (0: one round).

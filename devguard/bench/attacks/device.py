@@ -1,0 +1,253 @@
+"""The device under attack: the real emulated device in a thread of this process, on a pseudo-terminal behind a tap.
+
+Its flash, counters and therapy are in memory, so that every row begins with the same device; its clock is the bench's.
+The therapy ticks on a thread of its own, whatever the line does. An error that leaves the device's loop is kept for the
+bench to find: a device that crashes has not held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+from devguard.bench.attacks.host import BenchClock
+from devguard.bench.attacks.state import Snapshot, look
+from devguard.bench.tap import LineTap
+from devguard.cose.sign import Signer
+from devguard.device.counters import Counters, MemoryCounterStore
+from devguard.device.emulator import EmulatedDevice, PtyLine
+from devguard.device.flash import Fault, FlashMemory, MemoryBackend
+from devguard.device.models import Model
+from devguard.device.node import DeviceNode, Surroundings
+from devguard.device.provision import open_node, provision
+from devguard.device.storage import DeviceDirectory
+from devguard.device.therapy import PumpTherapy, decode_therapy
+from devguard.link.driver import Engine, SerialDriver
+from devguard.trust.document import read_trust
+
+_BRISK: Final = 0.01
+_HEARTBEAT: Final = 0.02
+_STEP: Final = 0.02
+_QUIET: Final = 0.1
+E = TypeVar("E")
+
+
+class _Brisk:
+    """A driver whose waits are short, so that a jump of the clock and a word to stop are noticed at once."""
+
+    def __init__(self, driver: SerialDriver) -> None:
+        self._driver = driver
+        self.clock = driver.clock
+
+    def pump(self, engine: Engine[E], timeout: float) -> list[E]:
+        return self._driver.pump(engine, min(timeout, _BRISK))
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What outlives a power cut."""
+
+    flash: bytes
+    counters: Counters
+    therapy: bytes
+    trust: bytes
+
+
+class BenchDevice:
+    """One emulated device. `surroundings` may be replaced by a row; `fault` sees flash operations of the next boot."""
+
+    def __init__(
+        self, model: Model, folder: Path, serial: str, site: str, trust: bytes, factory: Signer, clock: BenchClock
+    ) -> None:
+        """Enrolled by the factory in `folder`, where its identity stays; what it keeps moves into memory."""
+        self.model = model
+        self.serial = serial
+        self.site = site
+        self.folder = folder
+        self.clock = clock
+        self.battery = model.battery_percent
+        self.self_test: Callable[[], bool] = lambda: True
+        self.fault: Fault | None = None
+        self.beats = 0
+        with DeviceDirectory(folder, model) as directory:
+            provision(
+                directory,
+                serial=serial,
+                revision=model.default_revision,
+                site=site,
+                trust=trust,
+                authority=factory,
+                issuer="Emil Factory",
+                now=int(clock.true_time()),
+                random=os.urandom,
+            )
+            self.therapy = directory.load_therapy()
+            self._store = MemoryCounterStore(directory.counters.load())
+            self.identity = open_node(directory, self.surroundings(), self.therapy).identity
+        self._trust = trust
+        self.backend = MemoryBackend(model.layout.flash.size)
+        self._line = PtyLine(clock.ticks)
+        self.tap = LineTap(self._line.port)
+        self._pool = ThreadPoolExecutor(2, thread_name_prefix="bench-device")
+        self.therapy_lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._running: list[Future[None]] = []
+        self._loops = 0
+
+    @property
+    def port(self) -> str:
+        """Where a bench finds it, behind the tap."""
+        return self.tap.port
+
+    @property
+    def counters(self) -> Counters:
+        """What it must not forget."""
+        return self._store.load()
+
+    def surroundings(self) -> Surroundings:
+        """What it senses; all of it is in the bench's hand."""
+        return Surroundings(
+            clock=lambda: int(self.clock.true_time()),
+            uptime=self.clock.ticks,
+            battery_percent=lambda: self.battery,
+            random=os.urandom,
+            self_test=lambda: self.self_test(),
+        )
+
+    # power
+
+    def power_on(self) -> None:
+        """Boot, and answer the line."""
+        flash = FlashMemory(self.model.layout.flash, self.backend, self.fault)
+        self.node = DeviceNode(
+            self.model,
+            self.identity,
+            read_trust(self._trust),
+            flash,
+            self._store,
+            self.therapy,
+            self.surroundings(),
+            self._keep_trust,
+        )
+        self.node.boot()
+        self._stopping.clear()
+        device = EmulatedDevice(self.node, _Brisk(self._line.driver), os.urandom)
+        self._running = [self._pool.submit(device.serve, self._stop, lambda: None), self._pool.submit(self._beat)]
+
+    def power_off(self) -> None:
+        """Switch it off between two messages; what it was doing is forgotten."""
+        self._stopping.set()
+        for one in self._running:
+            one.exception()
+        self._running = []
+
+    def fault_of_loop(self) -> BaseException | None:
+        """What ended the device's loop or its therapy, None while both run."""
+        return next((one.exception() for one in self._running if one.done()), None)
+
+    def close(self) -> None:
+        """Take it off the bench."""
+        self.power_off()
+        self._pool.shutdown()
+        self.tap.close()
+        self._line.close()
+
+    def _stop(self) -> bool:
+        self._loops += 1
+        return self._stopping.is_set()
+
+    def _beat(self) -> None:
+        """The therapy's own loop."""
+        while not self._stopping.wait(_HEARTBEAT):
+            with self.therapy_lock:
+                self.therapy.tick(int(self.clock.true_time()))
+            self.beats += 1
+
+    def busy(self) -> None:
+        """Begin what keeps the therapy busy: a full bolus, or a session with an implant."""
+        now = int(self.clock.true_time())
+        with self.therapy_lock:
+            if isinstance(self.therapy, PumpTherapy):
+                self.therapy.start_bolus(self.therapy.state.settings["maximum_bolus_milliunits"], now)
+            else:
+                self.therapy.start_session(now)
+
+    def _keep_trust(self, data: bytes) -> None:
+        self._trust = data
+
+    # state
+
+    def kept(self) -> Kept:
+        """What would be there after a power cut now."""
+        flash = self.backend.read(0, self.backend.size)
+        return Kept(flash, self._store.load(), self.therapy.encode(), self._trust)
+
+    def restore(self, kept: Kept) -> None:
+        """Become the device that kept this; off until `power_on`."""
+        self.power_off()
+        self.backend.write(0, kept.flash)
+        self._store = MemoryCounterStore(kept.counters)
+        self.therapy = decode_therapy(kept.therapy, self.model)
+        self.tap.rule = None
+        self._trust = kept.trust
+        self.battery, self.self_test, self.fault = self.model.battery_percent, lambda: True, None
+
+    def with_counters(self, counters: Counters) -> None:
+        """Put other counters into an idle device: a thief with a soldering iron, or a bench that lets an hour pass."""
+        self._store = MemoryCounterStore(counters)
+        self.node.store = self._store
+
+    def snapshot(self) -> Snapshot:
+        """The state as it is once the device has dealt with all that was said to it."""
+        self.settle()
+        return look(self.model, self.backend, self._store.load(), self.therapy, _digest(self._trust))
+
+    def settle(self) -> None:
+        """Wait until nothing moves on the line and the device has looked at it since."""
+        while True:
+            moved = len(self.tap.to_device), len(self.tap.from_device)
+            self.tap.turn()
+            self._turn()
+            self.tap.turn()
+            if moved == (len(self.tap.to_device), len(self.tap.from_device)):
+                return
+
+    def _turn(self) -> None:
+        """Let the device's loop come round twice; one that has ended is no more waited for."""
+        end = self._loops + 2
+        while self._loops < end and self._running and not self._running[0].done():
+            time.sleep(_BRISK / 5)
+
+    @contextlib.contextmanager
+    def hurry(self) -> Iterator[None]:
+        """While this holds, time flies whenever the line is quiet: for waits of a program that is cut off."""
+        done = threading.Event()
+
+        def fly() -> None:
+            worked = time.process_time()
+            while not done.wait(_STEP):
+                before, worked = worked, time.process_time()
+                quiet = time.monotonic() - self.tap.quiet_since > _QUIET
+                if quiet and worked - before < _STEP / 2:  # nobody computes either: everybody waits
+                    self.clock.advance(1.0)
+
+        thread = threading.Thread(target=fly, name="hurry", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+@functools.lru_cache(maxsize=8)
+def _digest(trust: bytes) -> bytes:
+    return read_trust(trust).digest
