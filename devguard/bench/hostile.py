@@ -1,17 +1,33 @@
 """What a hostile host can say to a device: scripts that skip every check of ours.
 
 They can offer an envelope, play back what they recorded and say any message out of turn; they hold no `Release`, so no
-image is ever sent. Used to show that the device refuses by itself. No command line reaches them for anything but an
-emulated device.
+image is ever sent as an update. Used to show that the device refuses by itself. No command line reaches them for
+anything but an emulated device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from devguard.session.connect import ANSWER_SECONDS, Bench, Connected, connect, expect
 from devguard.session.script import Flush, OpenPlain, Receive, Script, Send
-from devguard.session.verbs import Accept, Close, EdhocFailure, Offer, decode_message, encode_message
+from devguard.session.verbs import (
+    Accept,
+    Approve,
+    Close,
+    Done,
+    EdhocFailure,
+    Message,
+    Offer,
+    RefusedReply,
+    decode_message,
+    encode_message,
+)
+
+M = TypeVar("M")
+Approval = Callable[[Connected], tuple[bytes, bytes]]
+"""The second technician's word and grant, once the session is known."""
 
 
 def offer_unjudged(bench: Bench, envelope: bytes) -> Script[Accept]:
@@ -23,6 +39,28 @@ def offer_unjudged(bench: Bench, envelope: bytes) -> Script[Accept]:
     finally:
         yield Send(encode_message(Close()), sealed=True)
         yield Flush()
+
+
+def ask(message: Message) -> Script[Message]:
+    """Say one thing in an open session, whatever it is; the device's answer. Raises its refusal."""
+    yield Send(encode_message(message), sealed=True)
+    answer = decode_message((yield Receive(sealed=True, timeout=ANSWER_SECONDS)), sealed=True)
+    if isinstance(answer, RefusedReply):
+        expect(encode_message(answer), Accept, sealed=True)
+    return answer
+
+
+def accepted(bench: Bench, envelope: bytes, approval: Approval | None = None) -> Script[Accept]:
+    """Open a genuine session, bring the second technician's word where there is one, and offer an honest release."""
+    session = yield from connect(bench)
+    if approval is not None:
+        yield from _expected(Approve(*approval(session)), Done)
+    return (yield from _expected(Offer(envelope), Accept))
+
+
+def _expected(message: Message, kind: type[M]) -> Script[M]:
+    yield Send(encode_message(message), sealed=True)
+    return expect((yield Receive(sealed=True, timeout=ANSWER_SECONDS)), kind, sealed=True)
 
 
 def play_back(messages: Sequence[bytes]) -> Script[None]:

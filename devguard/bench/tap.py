@@ -105,21 +105,19 @@ class LineTap:
     """
 
     def __init__(self, device_port: str, rule: Rule | None = None) -> None:
-        import tty
-
         self._line = PtyLine()
         self.port = self._line.port
         try:
-            self._device = os.open(device_port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
-        except OSError as error:
+            self._device = _open(device_port)
+        except LinkError:
             self._line.close()
-            raise LinkError("link.port", f"cannot tap {device_port}: {error.strerror}") from error
-        tty.setraw(self._device, when=0)
+            raise
         self.rule = rule
         self.quiet_since = time.monotonic()
         self._lanes = {heading: _Lane(heading) for heading in Heading}
         self._said: deque[tuple[Heading, bytes]] = deque()
         self._holding = False
+        self._other_end: int | None = None
         self._turns = 0
         self._stop = threading.Event()
         self._wake = os.pipe()
@@ -140,6 +138,11 @@ class LineTap:
         """Say `data` as if it came from the other side; not recorded."""
         self._said.append((heading, data))
         self._nudge()
+
+    def plug_into(self, device_port: str) -> None:
+        """Pull the device's end out and plug it in elsewhere, between two frames or in the middle of one."""
+        self._other_end = _open(device_port)
+        self.turn()
 
     def hold(self) -> None:
         """Let nothing through in either direction; both sides' bytes wait where they are."""
@@ -162,9 +165,10 @@ class LineTap:
 
     def _run(self) -> None:
         bench = self._line.descriptor
-        lanes = {bench: self._lanes[Heading.TO_DEVICE], self._device: self._lanes[Heading.FROM_DEVICE]}
-        target = {self._device: lanes[bench], bench: lanes[self._device]}
         while not self._stop.is_set():
+            self._replug()
+            lanes = {bench: self._lanes[Heading.TO_DEVICE], self._device: self._lanes[Heading.FROM_DEVICE]}
+            target = {self._device: lanes[bench], bench: lanes[self._device]}
             sources = [] if self._holding else list(lanes)
             writers = [] if self._holding else [end for end, lane in target.items() if lane.pending]
             readable, writable, _ = select.select([*sources, self._wake[0]], writers, [], _POLL)
@@ -179,6 +183,11 @@ class LineTap:
             for end in writable:
                 self._write(end, target[end].pending)
             self._turns += 1
+
+    def _replug(self) -> None:
+        if self._other_end is not None:
+            os.close(self._device)
+            self._device, self._other_end = self._other_end, None
 
     @staticmethod
     def _read(end: int) -> bytes:
@@ -211,6 +220,17 @@ class LineTap:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _open(port: str) -> int:
+    import tty
+
+    try:
+        descriptor = os.open(port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError as error:
+        raise LinkError("link.port", f"cannot tap {port}: {error.strerror}") from error
+    tty.setraw(descriptor, when=0)
+    return descriptor
 
 
 def frames_of(recorded: bytes) -> list[bytes]:

@@ -62,7 +62,8 @@ class Kept:
 
 
 class BenchDevice:
-    """One emulated device. `surroundings` may be replaced by a row; `fault` sees flash operations of the next boot."""
+    """One emulated device. `fault` sees the flash operations after the next boot; `own_port` is its end of the line,
+    before the tap."""
 
     def __init__(
         self, model: Model, folder: Path, serial: str, site: str, trust: bytes, factory: Signer, clock: BenchClock
@@ -95,7 +96,8 @@ class BenchDevice:
         self._trust = trust
         self.backend = MemoryBackend(model.layout.flash.size)
         self._line = PtyLine(clock.ticks)
-        self.tap = LineTap(self._line.port)
+        self.own_port = self._line.port
+        self.tap = LineTap(self.own_port)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="bench-device")
         self.therapy_lock = threading.Lock()
         self._stopping = threading.Event()

@@ -7,8 +7,9 @@ the station and the same device. That an honest push goes through is seen here, 
 from __future__ import annotations
 
 import datetime
+import hashlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ from devguard.device.models import Model, load_model
 from devguard.errors import Refused
 from devguard.grant.claims import Grant
 from devguard.manifest.model import Clock
+from devguard.session.approval import ApprovalRequest, sign_approval
 from devguard.trust.document import TrustDocument, read_trust
 
 BAUD: Final = "4000000"  # of a pseudo-terminal: what a real line takes its time for is not under attack
@@ -121,6 +123,18 @@ class World:
         folder.mkdir(exist_ok=True)
         file = write_release(build, self.model.facts, folder / f"{build.envelope.manifest_digest.hex()}.suit")
         return self.must(home, "push", file, "--serial", self.device.serial, *self.push_options(folder))
+
+    def key_approver(self, second: Grant) -> Callable[[ApprovalRequest], tuple[bytes, bytes]]:
+        """The second technician in the same room."""
+        digest = hashlib.sha256(second.untagged).digest()
+        return lambda request: (sign_approval(request, self.vendor.signer("second"), digest), second.untagged)
+
+    def another(self, folder: Path, serial: str, site: str) -> BenchDevice:
+        """Another genuine device of the model, with keys of its own, in the state in which rows begin; switched on."""
+        device = BenchDevice(self.model, folder, serial, site, self.trust, self.vendor.signer("factory"), self.clock)
+        device.restore(self.kept)
+        device.power_on()
+        return device
 
     def begin(self, name: str) -> tuple[Path, Path]:
         """Put everything back to where rows begin: (the row's folder, its copy of the station's home)."""

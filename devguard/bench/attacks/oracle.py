@@ -1,0 +1,164 @@
+"""The oracles of a row: what was before, what is after, and who has to have refused and recorded it.
+
+An attempt is a function that gives the code it ended with, None when it went through. `refuses` looks at the device and
+at both logs before and after it: the device must be what it was, the old records must be there byte for byte, and the
+refusal must stand in the log exactly once, in the log of whoever refused. See `By`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from devguard.bench.attacks.device import BenchDevice
+from devguard.bench.attacks.state import BenchLog, Snapshot, added_events, bench_log
+from devguard.bench.attacks.world import World
+from devguard.bench.stage import Build
+from devguard.bench.tap import LineTap
+
+Attempt = Callable[[], str | None]
+_PATIENCE: Final = 5.0  # longer than any device backs off after failed handshakes
+
+
+class By(enum.Enum):
+    """Who has to refuse an attempt, and so whose log has to say it once."""
+
+    OFFLINE = "the host program, before it opened the port"
+    HOST = "the host program, after it had heard the device"
+    DEVICE = "the device, and the host program recorded it"
+    DEVICE_ALONE = "the device, of a host that checks and records nothing"
+    NOBODY = "nobody in particular: it comes to nothing"
+
+
+@dataclass(slots=True)
+class Look:
+    """State and logs at one moment."""
+
+    state: Snapshot
+    log: BenchLog
+    said: int
+
+
+@dataclass(slots=True)
+class Oracles:
+    """A row's world, and what was found in it so far. `full`: counts in the thousands are wanted."""
+
+    world: World
+    folder: Path
+    home: Path
+    full: bool = False
+    broken: list[str] = field(default_factory=list)
+    attempts: list[str] = field(default_factory=list)
+    shown: list[str] = field(default_factory=list)
+    codes: list[str] = field(default_factory=list)
+    refused: bool = True
+    state_unchanged: bool = True
+    recorded: bool = True
+
+    @property
+    def device(self) -> BenchDevice:
+        """The device under attack."""
+        return self.world.device
+
+    @property
+    def tap(self) -> LineTap:
+        """The tap on its line."""
+        return self.world.device.tap
+
+    def look(self) -> Look:
+        """State and logs as they are."""
+        state = self.device.snapshot()
+        return Look(state, bench_log(self.home / "evidence"), len(self.tap.to_device))
+
+    def refuses(
+        self, what: str, attempt: Attempt, *codes: str, by: By, allowed: tuple[str, ...] = (), device: str | None = None
+    ) -> str | None:
+        """The attempt must end with one of `codes`, leave the device as it was, and stand once in the log of whoever
+        refused. `allowed`: what of the state it may change all the same; `device`: the code in the device's own log,
+        where the line keeps it from the host."""
+        self.world.clock.advance(_PATIENCE)
+        before = self.look()
+        code = attempt()
+        after = self.look()
+        self.attempts.append(f"{what}: {code or 'went through'}")
+        if code not in codes:
+            self.refused = self.refused and code is not None
+            self.broken.append(f"{what}: {code or 'was accepted'}, expected {' or '.join(codes)}")
+        elif code is not None:
+            self.codes.append(code)
+        self._unchanged(what, before, after, allowed)
+        self._log_of_bench(what, before.log, after.log, code, by)
+        self._log_of_device(what, before.state, after.state, device or code, by)
+        if by is By.OFFLINE and after.said != before.said:
+            self.broken.append(f"{what}: {after.said - before.said} bytes went to the device before the refusal")
+        return code
+
+    def comes_to_nothing(self, what: str, act: Callable[[], Any], *, allowed: tuple[str, ...] = ()) -> None:
+        """The act must leave the device as it was; whether anybody answers is not asked."""
+        before = self.look()
+        act()
+        after = self.look()
+        self.attempts.append(f"{what}: nothing came of it")
+        self._unchanged(what, before, after, allowed)
+
+    def holds(self, what: str, condition: bool) -> None:
+        """Something that must be so."""
+        self.shown.append(what)
+        if not condition:
+            self.broken.append(f"not so: {what}")
+
+    def goes_through(self, what: str, act: Attempt) -> None:
+        """An honest act that must succeed: a bench that refuses everything proves nothing."""
+        code = act()
+        self.attempts.append(f"{what}: {code or 'went through'}")
+        if code is not None:
+            self.broken.append(f"{what}: an honest act was refused with {code}")
+
+    def runs_whole(self, what: str, *builds: Build) -> None:
+        """The device runs one of these releases, whole and confirmed, or will after its next boot."""
+        self.device.settle()
+        counters = self.device.counters
+        digests = {build.envelope.manifest_digest for build in builds}
+        headers = [one for one in (counters.sealed, counters.pending) if one is not None]
+        good = bool(headers) and all(one.manifest_digest in digests for one in headers)
+        self.holds(f"{what}: it runs a judged release, whole", good)
+
+    def _unchanged(self, what: str, before: Look, after: Look, allowed: tuple[str, ...]) -> None:
+        changed = before.state.differences(after.state, allowed=allowed)
+        if changed:
+            self.state_unchanged = False
+            self.broken.append(f"{what}: the device changed: {', '.join(changed)}")
+
+    def _log_of_bench(self, what: str, before: BenchLog, after: BenchLog, code: str | None, by: By) -> None:
+        added = before.added(after)
+        if added is None:
+            self._unrecorded(f"{what}: old records of the bench's log are not what they were")
+            return
+        refusals = [record.code for record in added if record.code is not None]
+        wanted = [code] if by in (By.OFFLINE, By.HOST, By.DEVICE) else []
+        if refusals != wanted:
+            self._unrecorded(f"{what}: the bench's log has {refusals or 'no refusal'}, not {wanted or 'none'}")
+
+    def _log_of_device(self, what: str, before: Snapshot, after: Snapshot, code: str | None, by: By) -> None:
+        added = [event.code for event in added_events(before.audit, after.audit) if event.name == "refused"]
+        wanted = [code] if by in (By.DEVICE, By.DEVICE_ALONE) else []
+        if by is not By.NOBODY and added != wanted:
+            self._unrecorded(f"{what}: the device's log has {added or 'no refusal'}, not {wanted or 'none'}")
+
+    def _unrecorded(self, why: str) -> None:
+        self.recorded = False
+        self.broken.append(why)
+
+    @property
+    def why(self) -> str:
+        """What broke, or in short what was shown."""
+        if self.broken:
+            return "; ".join(self.broken)
+        codes = ", ".join(dict.fromkeys(self.codes))
+        said = (
+            [f"{len(self.attempts)} attempts" + (f", refused with {codes}" if codes else "")] if self.attempts else []
+        )
+        return "; ".join([*said, *self.shown])
