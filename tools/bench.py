@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 import bench_delta
 import bench_link
+import bench_packets
 import bench_peers
 import bench_shelf
 import bench_verdict
@@ -277,7 +278,7 @@ def main() -> int:
             print(row.text(), flush=True)
         print(start_up(env).text())
     links = (bench_link.rows, lambda: bench_peers.rows(quick=arguments.quick))
-    for rows in (bench_verdict.rows, bench_shelf.rows, bench_delta.rows, *links):
+    for rows in (bench_verdict.rows, bench_packets.rows, bench_shelf.rows, bench_delta.rows, *links):
         for figures in rows():
             print(Row(*figures).text(), flush=True)
     return 0

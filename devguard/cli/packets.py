@@ -10,8 +10,8 @@ import inspect
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Hashable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 KEY_LIMIT: Final = 4096
 DECODE_LIMIT: Final = 16 << 20
-LISTEN_SECONDS: Final = 0.2
 _SCHEMES: Final = ("socket://", "rfc2217://", "loop://")
 
 
@@ -121,7 +120,7 @@ def _decoded(family: Family, source: str, context: Context) -> list[Packet]:
     """Every packet of the argument. Hex digits, and a file of one line or one record, are one packet as they stand;
     longer captures of a family with marks of its own are searched."""
     from devguard.packets import capture
-    from devguard.packets.stream import Decoder
+    from devguard.packets.decoder import Decoder
 
     path = Path(source)
     if source != "-" and not _exists(path):
@@ -141,7 +140,7 @@ def _decoded(family: Family, source: str, context: Context) -> list[Packet]:
         if alone.valid or family.framer is None:
             return [alone]
     decoder = Decoder(family, context)
-    found = [packet for part in parts for _, packet in decoder.feed(part.data, part.direction)]
+    found = [packet for part in parts for _, packet in decoder.feed(part.data, (part.interface, part.direction))]
     found += [packet for _, packet in decoder.finish()]
     return found or [family.decode(b"".join(part.data for part in parts), context)]
 
@@ -150,6 +149,7 @@ def _decoded(family: Family, source: str, context: Context) -> list[Packet]:
 @click.argument("family")
 @click.argument("source", metavar="PORT|FILE|-")
 @click.option("--baud", type=click.IntRange(300, 12_000_000), help="Line speed of a port (default: the family's).")
+@click.option("--follow", is_flag=True, help="At the end of a file wait for more, until Ctrl-C.")
 @with_context
 @click.pass_obj
 def watch(
@@ -157,29 +157,36 @@ def watch(
     family: str,
     source: str,
     baud: int | None,
+    follow: bool,
     keys: tuple[str, ...],
     names: tuple[str, ...],
     show_patient_data: bool,
 ) -> None:
-    """Follow a port or a file: one line per packet, a summary at the end. Ctrl-C ends it."""
+    """Follow a port or a file: one line per packet, a summary at the end. Ctrl-C ends it; -q prints what acts only."""
+    from devguard.cli.watching import Tally, report
+    from devguard.packets.decoder import Decoder
     from devguard.packets.registry import family_named
-    from devguard.packets.stream import Decoder
 
     chosen = family_named(family)
     decoder = Decoder(chosen, _context(keys, names))
     tally = Tally()
     interrupted = False
     stopped: DevguardError | None = None
+
+    def tell(found: list[tuple[int, Packet]]) -> None:
+        quiet = invocation.quiet
+        report(found, tally, as_json=invocation.json, quiet=quiet, patient_data=show_patient_data)
+
     with ExitStack() as stack:
         try:
-            for data, direction in _source(chosen, source, baud, stack):
-                _report(decoder.feed(data, direction), tally, invocation, patient_data=show_patient_data)
+            for data, stream in _source(chosen, source, baud, stack, follow=follow):
+                tell(decoder.feed(data, stream))
         except KeyboardInterrupt:
             interrupted = True
         except DevguardError as error:  # what was seen until then is still told
             stopped = error
-    _report(decoder.finish(), tally, invocation, patient_data=show_patient_data)
-    tally.skipped = decoder.skipped
+    tell(decoder.finish())
+    tally.skipped, tally.damaged = decoder.skipped, decoder.damaged
     invocation.printed = True
     summary: dict[str, Any] = {"summary": tally.to_json()}
     if stopped is not None:
@@ -191,65 +198,6 @@ def watch(
         raise VerdictExit(Exit.INTERRUPTED)
 
 
-class Tally:
-    """What a watch has seen."""
-
-    def __init__(self) -> None:
-        self.packets = self.invalid = self.therapy = self.unauthenticated = self.skipped = 0
-
-    def add(self, packet: Packet) -> None:
-        """Count one packet."""
-        self.packets += 1
-        self.invalid += not packet.valid
-        self.therapy += packet.therapy_affecting
-        self.unauthenticated += packet.therapy_affecting and not packet.authenticated
-
-    def to_json(self) -> dict[str, int]:
-        """The summary's numbers."""
-        return {
-            "packets": self.packets,
-            "invalid": self.invalid,
-            "therapy_affecting": self.therapy,
-            "therapy_affecting_unauthenticated": self.unauthenticated,
-            "skipped_bytes": self.skipped,
-        }
-
-    def text(self) -> str:
-        """The summary as one line."""
-        return (
-            f"{self.packets} packets, {self.invalid} not valid, {self.therapy} therapy-affecting "
-            f"({self.unauthenticated} of them not authenticated), {self.skipped} bytes skipped"
-        )
-
-
-def _report(found: Iterable[tuple[int, Packet]], tally: Tally, invocation: Invocation, *, patient_data: bool) -> None:
-    for place, packet in found:
-        tally.add(packet)
-        if invocation.json:
-            click.echo(json.dumps({"offset": place, **packet.to_json(patient_data=patient_data)}))
-        else:
-            click.echo(_line(place, packet, patient_data=patient_data))
-
-
-def _line(place: int, packet: Packet, *, patient_data: bool) -> str:
-    state = "ok " if packet.valid else (packet.code or "")
-    text = f"{place:>8}  {state:14} {packet.name}  {_inline(packet.shown(patient_data=patient_data))}"
-    if packet.therapy_affecting and not packet.authenticated:
-        return click.style(f"!! THERAPY, NOT AUTHENTICATED  {printed(text)}", fg="red", bold=True)
-    if packet.therapy_affecting:
-        return click.style(f"!  therapy, authenticated      {printed(text)}", fg="yellow")
-    return f"                               {printed(text)}"
-
-
-def _inline(fields: dict[str, Any]) -> str:
-    return " ".join(f"{name}={_short(value)}" for name, value in fields.items())
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= 48 else f"{text[:45]}..."
-
-
 def _print_all(found: list[Packet], *, patient_data: bool) -> None:
     for packet in found:
         _print(packet, patient_data=patient_data)
@@ -258,24 +206,39 @@ def _print_all(found: list[Packet], *, patient_data: bool) -> None:
 def _print(packet: Packet, *, patient_data: bool) -> None:
     click.echo(f"{click.style(packet.family, bold=True)}  {printed(packet.name)}")
     if packet.valid:
-        click.echo(
-            click.style("valid" if packet.crc_ok is not None else "valid (no checksum at this layer)", fg="green")
-        )
+        checked = "valid" if packet.crc_ok is not None else "valid (no checksum at this layer)"
+        click.echo(click.style(checked, fg="green") + printed(f": {packet.detail}" if packet.detail else ""))
     else:
         click.echo(click.style(f"not valid: {packet.code}: {printed(packet.detail)}", fg="red"))
-    if packet.therapy_affecting:
-        known = "authenticated" if packet.authenticated else "NOT AUTHENTICATED"
-        click.echo(click.style(f"therapy-affecting, {known}", fg="red", bold=True))
+    click.echo(_standing(packet))
     for name, value in packet.shown(patient_data=patient_data).items():
         click.echo(f"  {name:24} {printed(value if isinstance(value, str) else json.dumps(value))}")
+
+
+def _standing(packet: Packet) -> str:
+    """Whether it acts on therapy and whether its origin was proved, in one line that is always there."""
+    known = "authenticated" if packet.authenticated else "not authenticated"
+    if packet.effect == "acts":
+        return click.style(
+            f"therapy-affecting, {known if packet.authenticated else known.upper()}", fg="red", bold=True
+        )
+    if packet.effect == "unknown":
+        return click.style(f"NOT KNOWN whether it is therapy-affecting: it is not read that far; {known}", fg="yellow")
+    return f"not therapy-affecting, {known}"
 
 
 def _context(keys: tuple[str, ...], names: tuple[str, ...]) -> Context:
     from devguard.custody.files import read_limited
     from devguard.packets.packet import Context
 
-    secrets = {name: read_limited(Path(value), KEY_LIMIT).strip() for name, value in map(_pair, keys)}
+    secrets = {name: _key(read_limited(Path(value), KEY_LIMIT)) for name, value in map(_pair, keys)}
     return Context(keys=secrets, names=dict(map(_pair, names)))
+
+
+def _key(data: bytes) -> bytes:
+    """Text without the line end that editors leave; the bytes of a raw key as they are."""
+    text = data.strip()
+    return text if text.isascii() and text.decode("ascii").isprintable() else data
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -301,26 +264,36 @@ def _open(source: str, stack: ExitStack) -> io.BufferedReader:
     return stack.enter_context(open(open_regular(Path(source)), "rb"))
 
 
-def _source(family: Family, source: str, baud: int | None, stack: ExitStack) -> Iterator[tuple[bytes, int]]:
-    """(bytes, direction) as they come: from a port until it is gone or Ctrl-C, from a file until its end."""
+def _source(
+    family: Family, source: str, baud: int | None, stack: ExitStack, *, follow: bool
+) -> Iterator[tuple[bytes, Hashable]]:
+    """(bytes, stream) as they come: from a port until it is gone or Ctrl-C, from a file until its end."""
+    from devguard.cli.watching import Growing, listen
     from devguard.packets import capture
 
     path = Path(source)
     if source.startswith(_SCHEMES) or (_exists(path) and path.is_char_device()):
-        yield from _listen(source, baud or family.baud or 115_200)
+        _needs_marks(family, "a port")
+        for data in listen(source, baud or family.baud or 115_200):
+            yield data, 0
         return
     if source != "-" and not _exists(path):
         raise Refused("file.missing", f"there is no port and no file {source}")
     reader = _open(source, stack)
-    for record in capture.records(reader, capture.recognise(reader.peek(4096)[:4096])):
-        yield record.data, record.direction
+    if follow:
+        reader = io.BufferedReader(Growing(reader))
+    form = capture.recognise(reader.peek(4096)[:4096])
+    if form is capture.Form.RAW:
+        _needs_marks(family, "raw bytes")
+    for record in capture.records(reader, form):
+        yield record.data, (record.interface, record.direction)
 
 
-def _listen(port: str, baud: int) -> Iterator[tuple[bytes, int]]:
-    from devguard.link.driver import SerialDriver
-
-    with closing(SerialDriver.open(port, baud)) as driver:
-        while True:
-            data = driver.listen(LISTEN_SECONDS)
-            if data:
-                yield data, 0
+def _needs_marks(family: Family, what: str) -> None:
+    """A stream of bytes does not say where the records of radio and Bluetooth end."""
+    if family.framer is None:
+        raise Refused(
+            "packet.unknown",
+            f"packets of {family.name} have no marks of their own: they cannot be found in {what}",
+            "give a capture that keeps its records: hex text, one record a line, or pcap",
+        )

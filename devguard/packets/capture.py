@@ -1,9 +1,10 @@
 """Captures as records: raw bytes, hex text, pcap and pcapng with serial link types.
 
 A record is what one direction of a line brought at one time. Only the container is read here; what the bytes say is
-the family's business. pcap and pcapng are read through dpkt (extra `[capture]`), from a reader that hands out at most
-one block of bounded size. Link types: RTAC serial (250) with its 12-byte header, USER0 to USER15 (147 to 162) as they
-are; others are refused by number.
+the family's business. pcap is read through dpkt (extra `[capture]`), pcapng by `pcapng`, each interface by its own link
+type; both from a reader that hands out at most one block of bounded size. Link types: RTAC serial (250) with its
+12-byte header, USER0 to USER15 (147 to 162) as they are. Another link type is refused by number; beside a serial
+interface in the same pcapng its packets are passed over.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from devguard.errors import Malformed, Refused
+from devguard.packets.pcapng import captured
 
 READ: Final = 64 * 1024
 MAX_LINE: Final = 64 * 1024
@@ -50,10 +52,12 @@ class Form(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Bytes of one direction (0: the capture does not say, 1: sent, 2: received), in order of capture."""
+    """Bytes of one direction (0: the capture does not say, 1: sent, 2: received) of one interface, in order of
+    capture."""
 
     data: bytes
     direction: int = 0
+    interface: int = 0
 
 
 def recognise(head: bytes) -> Form:
@@ -74,7 +78,7 @@ def records(reader: Reader, form: Form) -> Iterator[Record]:
         return _hex(reader)
     if form is Form.RAW:
         return _raw(reader)
-    return _pcap(reader, form)
+    return _pcap(reader) if form is Form.PCAP else _pcapng(reader)
 
 
 def hex_bytes(text: bytes, where: str = "hex text") -> bytes:
@@ -97,9 +101,12 @@ def _hex(reader: Reader) -> Iterator[Record]:
         number += 1
         if len(line) > MAX_LINE:
             raise Malformed(_CODE, f"line {number} has more than {MAX_LINE} characters")
-        text = line.split(b"#", 1)[0].strip()
-        if text:
-            yield Record(hex_bytes(text, f"line {number}"))
+        try:
+            data = bytes.fromhex(line.decode("ascii"))  # most lines are nothing but digits
+        except ValueError:
+            data = hex_bytes(line.split(b"#", 1)[0].strip(), f"line {number}")
+        if data:
+            yield Record(data)
 
 
 class _Bounded:
@@ -118,7 +125,7 @@ class _Bounded:
         return data
 
 
-def _pcap(reader: Reader, form: Form) -> Iterator[Record]:
+def _pcap(reader: Reader) -> Iterator[Record]:
     try:
         import dpkt  # type: ignore[import-untyped]  # it ships no types
     except ImportError as error:
@@ -128,23 +135,44 @@ def _pcap(reader: Reader, form: Form) -> Iterator[Record]:
             "pip install 'devguard[capture]'",
         ) from error
     try:
-        opened = (dpkt.pcap.Reader if form is Form.PCAP else dpkt.pcapng.Reader)(_Bounded(reader))
+        opened = dpkt.pcap.Reader(_Bounded(reader))
         link = opened.datalink()
-        if link != _RTAC_SERIAL and link not in _USER:
-            raise Refused(
-                "packet.unknown",
-                f"the capture's link type is {link}, no serial line",
-                "export the serial bytes (RTAC serial, or a USER link type), or give them as hex text",
-            )
+        if not _is_serial(link):
+            raise _another(link)
         for _, data in opened:
-            yield from _rtac(bytes(data)) if link == _RTAC_SERIAL else (Record(bytes(data)),)
+            yield from _of(link, bytes(data))
     except (dpkt.Error, ValueError, struct.error, EOFError, ArithmeticError, LookupError) as error:
-        raise Malformed(_CODE, f"the {form} capture cannot be read: {error}") from error
+        raise Malformed(_CODE, f"the pcap capture cannot be read: {error}") from error
 
 
-def _rtac(data: bytes) -> Iterator[Record]:
+def _pcapng(reader: Reader) -> Iterator[Record]:
+    for one in captured(_Bounded(reader)):
+        link = one.links[one.interface]
+        if _is_serial(link):
+            yield from _of(link, one.data, one.direction, one.interface)
+        elif not any(map(_is_serial, one.links)):
+            raise _another(link)
+
+
+def _is_serial(link: int) -> bool:
+    return link == _RTAC_SERIAL or link in _USER
+
+
+def _another(link: int) -> Refused:
+    return Refused(
+        "packet.unknown",
+        f"the capture's link type is {link}, no serial line",
+        "export the serial bytes (RTAC serial, or a USER link type), or give them as hex text",
+    )
+
+
+def _of(link: int, data: bytes, direction: int = 0, interface: int = 0) -> Iterator[Record]:
+    """The record in a packet of a serial link type; none in one that tells only of the line's state."""
+    if link != _RTAC_SERIAL:
+        yield Record(data, direction, interface)
+        return
     if len(data) < _RTAC_HEADER.size:
         raise Malformed(_CODE, f"a serial record has {len(data)} bytes, its header alone has {_RTAC_HEADER.size}")
-    direction = _RTAC_DATA.get(_RTAC_HEADER.unpack_from(data)[2])
-    if direction is not None and len(data) > _RTAC_HEADER.size:
-        yield Record(data[_RTAC_HEADER.size :], direction)
+    told = _RTAC_DATA.get(_RTAC_HEADER.unpack_from(data)[2])
+    if told is not None and len(data) > _RTAC_HEADER.size:
+        yield Record(data[_RTAC_HEADER.size :], told, interface)

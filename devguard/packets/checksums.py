@@ -14,13 +14,13 @@ from operator import xor
 from typing import Final
 
 
-def _table8(polynomial: int) -> tuple[int, ...]:
+def _table8(polynomial: int) -> bytes:
     table = []
     for value in range(256):
         for _ in range(8):
             value = (value << 1) ^ polynomial if value & 0x80 else value << 1
         table.append(value & 0xFF)
-    return tuple(table)
+    return bytes(table)
 
 
 def _table16(polynomial: int) -> tuple[int, ...]:
@@ -50,12 +50,18 @@ _MCRF4XX: Final = _table16_reflected(0x8408)
 
 def crc8_minimed(data: bytes) -> int:
     """CRC-8, polynomial 0x9B, initial 0 (MiniMed RF, CareLink stick, Medtrum); check value EA."""
-    return reduce(lambda crc, byte: _CRC8_9B[crc ^ byte], data, 0)
+    crc, table = 0, _CRC8_9B
+    for byte in data:
+        crc = table[crc ^ byte]
+    return crc
 
 
 def crc8_omnipod(data: bytes) -> int:
     """CRC-8, polynomial 0x07, initial 0 (Omnipod packets); check value F4."""
-    return reduce(lambda crc, byte: _CRC8_07[crc ^ byte], data, 0)
+    crc, table = 0, _CRC8_07
+    for byte in data:
+        crc = table[crc ^ byte]
+    return crc
 
 
 def crc16_ccitt_false(data: bytes) -> int:

@@ -10,26 +10,30 @@ from devguard.packets.packet import Context, Packet
 
 Decode = Callable[[bytes, Context], Packet]
 """Bytes of one packet (or of one vector: see the family) -> what they say. Never raises for bad bytes."""
+Read = Callable[[bytes], Packet]
+"""`Decode` with its context: what a framer asks of every candidate."""
 
 
 class Framer(Protocol):
     """Finds packets in a stream, whatever its noise and wherever reads split it. Holds at most one longest packet.
 
-    `feed` gives the whole packets that ended in these bytes, each with its offset in the stream; `finish` what was
-    still waiting. The same stream gives the same packets at any split. Bytes that belong to no packet are skipped
-    and counted in `skipped`.
+    `feed` gives the packets that ended in these bytes, each with its offset in the stream; `finish` what was still
+    waiting. The same stream gives the same packets at any split. Bytes that belong to no packet are skipped and counted
+    in `skipped`; `damaged` counts beginnings of packets that proved to be none.
     """
 
     skipped: int
+    damaged: int
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]: ...
+    def feed(self, data: bytes) -> list[tuple[int, Packet]]: ...
 
-    def finish(self) -> list[tuple[int, bytes]]: ...
+    def finish(self) -> list[tuple[int, Packet]]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """One family. `framer` is None where packets have no marks of their own and come one a record (BLE, RF).
+    """One family. `framer`: finds its packets in a stream; None where packets have no marks of their own and come one
+    a record (Bluetooth, radio). `gather`, for those: puts the records together in which a message goes on.
 
     `bulk`, for fixed-layout families, is the fast path: a compiled layout with the checksum beside it, equal to
     `decode` in all it says. `baud`: the usual line speed where it is a serial protocol.
@@ -38,6 +42,7 @@ class Family:
     name: str
     title: str
     decode: Decode
-    framer: Callable[[], Framer] | None = None
+    framer: Callable[[Read, Context], Framer] | None = None
     bulk: Decode | None = None
     baud: int | None = None
+    gather: Callable[[Read, Context], Framer] | None = None

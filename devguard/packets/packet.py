@@ -7,6 +7,7 @@ not be checked without a key. Names of families and fields are those of the fiel
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -17,6 +18,14 @@ MASK: Final = "(patient data)"
 _NOBODY: Final[frozenset[str]] = frozenset()
 Fields = Mapping[str, Any]
 """JSON values: int, float (measured quantities only), str (bytes as hex), bool, None, lists and maps of them."""
+
+
+class Effect(enum.StrEnum):
+    """What a packet does, as a person has to be told: more than the readers' own tables say, never less."""
+
+    ACTS = "acts"
+    NONE = "none"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +62,11 @@ class Packet(NamedTuple):
     """One packet of `family`. `name` is the message's name, or a stable `unknown 0x..` for an opcode not listed.
 
     A named tuple because a capture makes millions of them, and it is built several times faster than a dataclass.
-    `therapy_affecting`: it starts, stops, limits or schedules therapy, or sets a clock or an address.
+    `therapy_affecting`: it starts, stops, limits or schedules therapy, or sets a clock or an address, as the field's
+    readers mark it. `told`: where `effect` is not that: unknown (encrypted or hidden without the key, a part of a
+    message, an opcode nobody lists, unreadable), or acting by that rule though the readers do not mark it.
     `authenticated`: its origin was proved with a key that the caller gave. `patient`: fields that only
-    `--show-patient-data` shows. `trailing`: bytes after the packet that its framing allows.
+    `--show-patient-data` shows.
     """
 
     family: str
@@ -68,12 +79,17 @@ class Packet(NamedTuple):
     code: str | None = None
     detail: str = ""
     patient: frozenset[str] = _NOBODY
-    trailing: bytes = b""
+    told: Effect | None = None
 
     @property
     def valid(self) -> bool:
         """Whether nothing is wrong with it."""
         return self.code is None
+
+    @property
+    def effect(self) -> Effect:
+        """Whether it acts on therapy, does not, or cannot be told to."""
+        return self.told or (Effect.ACTS if self.therapy_affecting else Effect.NONE)
 
     def shown(self, *, patient_data: bool = False) -> dict[str, Any]:
         """The fields as they may be printed."""
@@ -82,13 +98,14 @@ class Packet(NamedTuple):
         }
 
     def to_json(self, *, patient_data: bool = False) -> dict[str, Any]:
-        """The object of `packets decode --json` (its keys are a contract; `detail` is an addition)."""
+        """The object of `packets decode --json` (a contract; `detail` and `effect` are additions)."""
         return {
             "family": self.family,
             "name": self.name,
             "valid": self.valid,
             "crc_ok": self.crc_ok,
             "therapy_affecting": self.therapy_affecting,
+            "effect": self.effect,
             "authenticated": self.authenticated,
             "fields": self.shown(patient_data=patient_data),
             "code": self.code,
@@ -98,7 +115,8 @@ class Packet(NamedTuple):
 
 def unreadable(family: str, data: bytes, error: DevguardError, *, crc_ok: bool | None = None) -> Packet:
     """The answer for bytes that are no packet: its code and what was expected."""
-    return Packet(family, "unreadable", data, {}, crc_ok, False, code=error.code, detail=error.message)
+    code, detail = error.code, error.message
+    return Packet(family, "unreadable", data, {}, crc_ok, False, code=code, detail=detail, told=Effect.UNKNOWN)
 
 
 def checked(
@@ -111,6 +129,7 @@ def checked(
     therapy: bool = False,
     authenticated: bool = False,
     patient: Collection[str] = (),
+    told: Effect | None = None,
 ) -> Packet:
     """The answer for a packet with a checksum: `sums` is (found, expected). A wrong one authenticates nothing."""
     found, expected = sums
@@ -126,4 +145,5 @@ def checked(
         None if good else "packet.crc",
         "" if good else f"checksum {found:#x} found, the bytes give {expected:#x}",
         frozenset(name for name in patient if name in fields) if patient else _NOBODY,
+        told,
     )

@@ -14,7 +14,7 @@ MODULES: Final = {
     "minimed_rf_4b6b": "minimed_rf",
     "minimed_rf_message": "minimed_message",
     "carelink_usb": "carelink",
-    "omnipod_eros": "omnipod",
+    "omnipod_eros": "omnipod_eros",
     "omnipod_message": "omnipod",
     "omnipod_dash": "omnipod",
     "omnipod_dash_ble": "omnipod_ble",

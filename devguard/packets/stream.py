@@ -2,28 +2,35 @@
 
 Every framer here is a function of the bytes alone: the same stream gives the same packets however it is cut. A
 candidate that proves unsound costs one byte, then the search goes on behind its first; a candidate whose end has not
-come is tried again at `finish` without waiting for it. Memory: one longest packet and one read.
+come is tried again at `finish` without waiting for it. Memory: one longest packet and one read. Records of radio and
+Bluetooth, which have no marks, are the business of `gather`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 from devguard.errors import LocalProtocolError
-from devguard.packets.family import Family, Framer
-from devguard.packets.packet import NOTHING, Context, Packet
+from devguard.packets.family import Read
+from devguard.packets.packet import Packet
 
 Size = Callable[[bytes], "int | None"]
 """The first bytes of a candidate -> the whole packet's size in bytes, None while too few are known. Raises
 `ValueError` where these bytes cannot begin a packet."""
+Sound = Callable[[Packet], bool]
+"""Whether what was read of a candidate shows that it is a packet and no noise that begins like one."""
+
+
+def whole(packet: Packet) -> bool:
+    """Sound where a checksum or an end mark says so: nothing is wrong with it."""
+    return packet.code is None
 
 
 class LengthFramer:
     """Packets that begin with a mark and say how long they are.
 
     `start`: the mark, or several of one length. `longest`: bytes a packet has at most; a longer claim is no packet.
-    `sound`: whether a whole candidate is a packet (its checksum, its end mark). `damaged` counts those that are not.
-    `head`: how many bytes `size` needs at most.
+    `damaged` counts whole candidates that are not `sound`. `head`: how many bytes `size` needs at most.
     """
 
     def __init__(
@@ -31,85 +38,86 @@ class LengthFramer:
         start: bytes | tuple[bytes, ...],
         size: Size,
         longest: int,
-        sound: Callable[[bytes], bool],
+        read: Read,
         *,
         head: int = 16,
+        sound: Sound = whole,
     ) -> None:
         self._marks = (start,) if isinstance(start, bytes) else start
         if not self._marks or len({len(mark) for mark in self._marks}) != 1 or not self._marks[0]:
             raise LocalProtocolError("packet.length", "marks of one length are needed")
-        self._size, self._longest, self._sound, self._head = size, longest, sound, head
-        self._buffer = bytearray()
+        self._size, self._longest, self._read, self._head, self._sound = size, longest, read, head, sound
+        self._width = len(self._marks[0])
+        self._buffer = b""
         self._base = 0
         self.skipped = 0
         self.damaged = 0
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+    def feed(self, data: bytes) -> list[tuple[int, Packet]]:
         """See `Framer.feed`."""
         self._buffer += data
         return self._take(final=False)
 
-    def finish(self) -> list[tuple[int, bytes]]:
+    def finish(self) -> list[tuple[int, Packet]]:
         """See `Framer.finish`."""
         found = self._take(final=True)
-        self._drop(len(self._buffer))
+        self.skipped += len(self._buffer)
+        self._shift(len(self._buffer))
         return found
 
-    def _take(self, *, final: bool) -> list[tuple[int, bytes]]:
-        found, at = [], 0
+    def _take(self, *, final: bool) -> list[tuple[int, Packet]]:
+        found: list[tuple[int, Packet]] = []
+        buffer, base, at, taken = self._buffer, self._base, 0, 0
+        end = len(buffer)
         while True:
-            begin = self._find(at)
-            self.skipped += begin - at
-            at = begin
-            if at >= len(self._buffer) or (len(self._buffer) - at < len(self._marks[0]) and not final):
+            at = self._find(at)
+            if at >= end or (end - at < self._width and not final):
                 break
             size = self._claim(at)
-            if size is None and not final:
+            if (size is None or at + size > end) and not final:
                 break
-            if size and at + size <= len(self._buffer):
-                candidate = bytes(self._buffer[at : at + size])
-                if self._sound(candidate):
-                    found.append((self._base + at, candidate))
+            if size and at + size <= end:
+                packet = self._read(buffer[at : at + size])
+                if self._sound(packet):
+                    found.append((base + at, packet))
                     at += size
+                    taken += size
                     continue
                 self.damaged += 1
-            elif size and not final:
-                break
-            self.skipped += 1
             at += 1
+        self.skipped += at - taken
         self._shift(at)
         return found
 
     def _find(self, at: int) -> int:
         """Where the next mark, or what may become one, begins; the buffer's end when there is none."""
-        places = [place for mark in self._marks if (place := self._buffer.find(mark, at)) >= 0]
+        buffer, width = self._buffer, self._width
+        if width == len(self._marks) == 1:
+            place = buffer.find(self._marks[0], at)
+            return place if place >= 0 else len(buffer)
+        places = [place for mark in self._marks if (place := buffer.find(mark, at)) >= 0]
         if places:
             return min(places)
-        width = len(self._marks[0])
-        for place in range(max(at, len(self._buffer) - width + 1), len(self._buffer)):
-            tail = bytes(self._buffer[place:])
+        for place in range(max(at, len(buffer) - width + 1), len(buffer)):
+            tail = buffer[place:]
             if any(mark.startswith(tail) for mark in self._marks):
                 return place
-        return len(self._buffer)
+        return len(buffer)
 
     def _claim(self, at: int) -> int | None:
         """The size claimed at `at`; 0 for no packet, None when more bytes are needed."""
-        prefix = bytes(self._buffer[at : at + self._head])
+        prefix = self._buffer[at : at + self._head]
         try:
             size = self._size(prefix)
         except ValueError:
             return 0
         if size is None:
             return 0 if len(prefix) >= self._head else None
-        return size if len(self._marks[0]) <= size <= self._longest else 0
+        return size if self._width <= size <= self._longest else 0
 
     def _shift(self, count: int) -> None:
-        del self._buffer[:count]
+        self._buffer = self._buffer[count:]
         self._base += count
-
-    def _drop(self, count: int) -> None:
-        self.skipped += count
-        self._shift(count)
 
 
 class DelimitedFramer:
@@ -119,16 +127,16 @@ class DelimitedFramer:
     one that is not `sound`. A packet that grows past `longest` is dropped and the search begins anew.
     """
 
-    def __init__(self, begin: bytes, end: bytes, longest: int, sound: Callable[[bytes], bool] = lambda _: True) -> None:
+    def __init__(self, begin: bytes, end: bytes, longest: int, read: Read, *, sound: Sound = whole) -> None:
         if not begin or not end:
             raise LocalProtocolError("packet.length", "marks of at least one byte are needed")
-        self._begin, self._end, self._longest, self._sound = begin, end, longest, sound
+        self._begin, self._end, self._longest, self._read, self._sound = begin, end, longest, read, sound
         self._buffer = bytearray()
         self._base = 0
         self.skipped = 0
         self.damaged = 0
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+    def feed(self, data: bytes) -> list[tuple[int, Packet]]:
         """See `Framer.feed`."""
         self._buffer += data
         found = []
@@ -143,7 +151,7 @@ class DelimitedFramer:
                 self.damaged += 1
                 self._skip(again)  # its end was lost: the next one begins inside
             elif stop >= 0 and size <= self._longest:
-                packet = bytes(self._buffer[:size])
+                packet = self._read(bytes(self._buffer[:size]))
                 if self._sound(packet):
                     found.append((self._base, packet))
                     self._shift(size)
@@ -158,7 +166,7 @@ class DelimitedFramer:
         self._skip(max(0, len(self._buffer) - len(self._begin) + 1))
         return found
 
-    def finish(self) -> list[tuple[int, bytes]]:
+    def finish(self) -> list[tuple[int, Packet]]:
         """See `Framer.finish`."""
         self._skip(len(self._buffer))
         return []
@@ -170,45 +178,3 @@ class DelimitedFramer:
     def _shift(self, count: int) -> None:
         del self._buffer[:count]
         self._base += count
-
-
-class Decoder:
-    """The packets of a family out of records as they come, in constant memory.
-
-    A family with marks of its own is read as one stream for each direction; of the others each record is a packet.
-    Every packet comes with its place: the offset in its direction's stream, or the number of its record.
-    """
-
-    def __init__(self, family: Family, context: Context = NOTHING) -> None:
-        self._family, self._context = family, context
-        self._decode = family.bulk or family.decode
-        self._framers: dict[int, Framer] = {}
-        self._records = 0
-
-    def feed(self, data: bytes, direction: int = 0) -> list[tuple[int, Packet]]:
-        """What ended in these bytes."""
-        if self._family.framer is None:
-            self._records += 1
-            return [(self._records - 1, self._decode(data, self._context))]
-        framer = self._framers.get(direction)
-        if framer is None:
-            framer = self._framers[direction] = self._family.framer()
-        return [(at, self._decode(found, self._context)) for at, found in framer.feed(data)]
-
-    def finish(self) -> list[tuple[int, Packet]]:
-        """What was still waiting when nothing more came."""
-        rest = [found for framer in self._framers.values() for found in framer.finish()]
-        return [(at, self._decode(data, self._context)) for at, data in rest]
-
-    @property
-    def skipped(self) -> int:
-        """Bytes that belong to no packet."""
-        return sum(framer.skipped for framer in self._framers.values())
-
-
-def decode_stream(family: Family, chunks: Iterable[bytes], context: Context = NOTHING) -> Iterator[tuple[int, Packet]]:
-    """(place, packet) of every packet in the chunks, in order, in constant memory."""
-    decoder = Decoder(family, context)
-    for chunk in chunks:
-        yield from decoder.feed(chunk)
-    yield from decoder.finish()

@@ -73,7 +73,7 @@ def test_a_capture_of_several_packets(tmp_path: Path) -> None:
     file = tmp_path / "capture.bin"
     file.write_bytes(b"\xff\xff" + bytes.fromhex(ACK + VERSION))
     answer = run("decode", "lifescan_binary", str(file), "--json").json
-    assert [one["name"] for one in answer["packets"]] == ["disconnect", "message"]
+    assert [one["name"] for one in answer["packets"]] == ["disconnect", "read version"]
 
 
 def test_patient_data_of_a_capture_is_masked(tmp_path: Path) -> None:
@@ -101,9 +101,16 @@ def test_watch_counts_and_closes_with_a_summary(tmp_path: Path) -> None:
         "invalid": 0,
         "therapy_affecting": 1,
         "therapy_affecting_unauthenticated": 1,
+        "effect_unknown": 0,
         "skipped_bytes": 2,
+        "damaged": 0,
+        "unauthenticated": {"write clock": 1},
     }
-    assert "THERAPY, NOT AUTHENTICATED" in run("watch", "lifescan_binary", str(file)).out
+    text = run("watch", "lifescan_binary", str(file)).out
+    assert "!! THERAPY, NOT AUTHENTICATED" in text
+    assert "therapy-affecting, NOT AUTHENTICATED: write clock (1)" in text
+    quiet = run("watch", "lifescan_binary", str(file), "-q").out.splitlines()
+    assert ["write clock" in line for line in quiet] == [True, False, True], quiet
 
 
 def test_watch_follows_a_port_and_writes_nothing() -> None:
@@ -131,7 +138,7 @@ def test_watch_follows_a_port_and_writes_nothing() -> None:
     os.close(theirs)
     assert not watching.is_alive()
     result = answer[0]
-    assert [one.get("name") for one in lines(result)[:2]] == ["disconnect", "message"]
+    assert [one.get("name") for one in lines(result)[:2]] == ["disconnect", "read version"]
     assert "summary" in (result.out + result.err) or "link.port" in (result.out + result.err)
 
 

@@ -29,11 +29,18 @@ def block(kind: int, body: bytes, order: str = "<") -> bytes:
     return struct.pack(f"{order}II", kind, size) + body + struct.pack(f"{order}I", size)
 
 
+def section(*links: int, order: str = "<") -> bytes:
+    head = block(0x0A0D0D0A, struct.pack(f"{order}IHHq", 0x1A2B3C4D, 1, 0, -1), order)
+    return head + b"".join(block(1, struct.pack(f"{order}HHI", link, 0, 65535), order) for link in links)
+
+
+def enhanced(number: int, data: bytes, order: str = "<", options: bytes = b"") -> bytes:
+    head = struct.pack(f"{order}IIIII", number, 0, 0, len(data), len(data))
+    return block(6, head + data + bytes(-len(data) % 4) + options, order)
+
+
 def pcapng(link: int, parts: list[bytes], order: str = "<") -> bytes:
-    section = block(0x0A0D0D0A, struct.pack(f"{order}IHHq", 0x1A2B3C4D, 1, 0, -1), order)
-    interface = block(1, struct.pack(f"{order}HHI", link, 0, 65535), order)
-    packets = [block(6, struct.pack(f"{order}IIIII", 0, 0, 0, len(one), len(one)) + one, order) for one in parts]
-    return section + interface + b"".join(packets)
+    return section(link, order=order) + b"".join(enhanced(0, one, order) for one in parts)
 
 
 def rtac(event: int, data: bytes) -> bytes:
@@ -51,6 +58,44 @@ def test_serial_captures(make: object, order: str) -> None:
     assert [one.data for one in read(make(USER0, [b"one", b"three"], order))] == [b"one", b"three"]
     both = make(RTAC, [rtac(1, b"ask"), rtac(2, b"answer"), rtac(0, b"line state"), rtac(4, b"end")], order)
     assert read(both) == [Record(b"ask", 1), Record(b"answer", 2), Record(b"end", 2)]
+
+
+def test_each_interface_is_read_by_its_own_link_type() -> None:
+    """Two taps, one of them with a header, and a network beside them: dpkt would read all by the first one's type."""
+    sent = struct.pack("<HHI", 2, 4, 2)
+    capture = section(USER0, RTAC, ETHERNET)
+    capture += enhanced(1, rtac(2, b"answer")) + enhanced(2, b"a frame of the network")
+    capture += enhanced(0, b"ask", options=sent) + block(0xBAD, b"a block nobody knows ") + block(3, b"\3\0\0\0end\0")
+    assert read(capture) == [Record(b"answer", 2, 1), Record(b"ask", 1, 0), Record(b"end", 0, 0)]
+    other = section(RTAC, order=">") + enhanced(0, rtac(1, b"next"), ">")
+    assert read(capture + other)[-1] == Record(b"next", 1, 0), "a section counts its own interfaces"
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (section(USER0) + enhanced(1, b"x"), "1 are described"),
+        (section() + enhanced(0, b"x"), "0 are described"),
+        (section(*[USER0] * 300), "more than 256"),
+        (section(USER0) + block(6, bytes(4)), "at least 20"),
+        (section(USER0) + enhanced(0, b"abcd")[:-4] + bytes(4), "differ"),
+        (section(USER0)[:4] + b"\x1a" + section(USER0)[5:], "claims 26"),
+        (section(USER0) + struct.pack("<II", 6, 8), "claims 8"),
+        (section(USER0) + struct.pack("<II", 6, 0xFFFFFFFC), "at most"),
+        (section(USER0) + block(6, struct.pack("<IIIII", 0, 0, 0, 99, 99) + b"short"), "99 bytes in a block"),
+    ],
+)
+def test_pcapng_that_contradicts_itself(bad: bytes, why: str) -> None:
+    with pytest.raises(Malformed, match=why) as caught:
+        read(bad)
+    assert caught.value.code == "capture.malformed"
+
+
+def test_dpkt_reads_what_we_read_where_there_is_one_interface() -> None:
+    import dpkt
+
+    data = pcapng(USER0, [b"one", b"three", b""], ">")
+    assert [part for _, part in dpkt.pcapng.Reader(io.BytesIO(data))] == [one.data for one in read(data)]
 
 
 def test_another_link_type_is_refused_by_number() -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from devguard.packets.decoder import decode_stream
 from devguard.packets.families.ieee11073 import UNIT
 from devguard.packets.packet import NOTHING
 from devguard.packets.registry import family_named
-from devguard.packets.stream import decode_stream
 from packets_support import check_damage, check_row, rows
 
 FAMILY = family_named("ieee11073_20601")

@@ -7,10 +7,10 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devguard.packets.decoder import decode_stream
 from devguard.packets.families.lifescan import LAYOUT
 from devguard.packets.packet import NOTHING
 from devguard.packets.registry import family_named
-from devguard.packets.stream import decode_stream
 from packets_support import check_damage, check_flips, check_row, rows
 
 FAMILY = family_named("lifescan_binary")

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devguard.packets.decoder import decode_stream
 from devguard.packets.families import codefree, dexcom_ble, dexcom_g4, taidoc
 from devguard.packets.family import Family
 from devguard.packets.packet import NOTHING
-from devguard.packets.stream import decode_stream
 from packets_support import check_damage, check_flips, check_row, rows
 
 

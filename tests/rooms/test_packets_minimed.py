@@ -34,7 +34,7 @@ def message(number: int, inside: bytes) -> bytes:
 
 def command(opcode: int, params: bytes = b"") -> bytes:
     head = carelink.HEAD_LAYOUT.write(
-        serial=ADDRESS, param_count=len(params), button=0, retries=2, pages=1, opcode=opcode
+        serial=ADDRESS, count=0x8000 | len(params), button=0, retries=2, pages=1, opcode=opcode
     )
     return head + params + bytes((crc8_minimed(params),))
 

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devguard.errors import Malformed
-from devguard.packets.families.omnipod import ANSWERS, BLOCKS, HARMLESS, MESSAGE_LAYOUT, PACKET_LAYOUT, STATUS
+from devguard.packets.families.omnipod import ANSWERS, BLOCKS, HARMLESS, MESSAGE_LAYOUT, STATUS
 from devguard.packets.families.omnipod_ble import FRAGMENT, MESSAGE, fragmented, sealed
+from devguard.packets.families.omnipod_eros import PACKET_LAYOUT
 from devguard.packets.packet import NOTHING, Context
 from devguard.packets.registry import family_named
 from packets_support import check_damage, check_flips, check_row, flips, rows, sound, truncations

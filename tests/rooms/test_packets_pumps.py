@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devguard.packets.checksums import crc16_ccitt_false, crc16_mcrf4xx
+from devguard.packets.decoder import decode_stream
 from devguard.packets.families import ble_e2e, combo, dana_r, medtrum, minimed700
 from devguard.packets.packet import NOTHING, Context
 from devguard.packets.registry import family_named
-from devguard.packets.stream import decode_stream
 from packets_support import check_damage, check_flips, check_row, flips, mutations, rows, sound
 
 NAMES = ["medtrum_ble", "medtrum_payload", "dana_r_serial", "combo_frame", "combo_transport", "ble_e2e"]

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from devguard.link.frames import Acknowledgement, Kind, encode_frame, encode_header
 from devguard.packets.checksums import crc16_xmodem
+from devguard.packets.decoder import decode_stream
 from devguard.packets.families import smp
 from devguard.packets.packet import NOTHING
 from devguard.packets.registry import family_named
-from devguard.packets.stream import decode_stream
 from packets_support import check_damage, check_flips, check_row, rows
 
 SERIAL, FRAME, LINK = family_named("smp_serial"), family_named("smp_frame"), family_named("devguard_link")

@@ -15,7 +15,19 @@ from hypothesis import strategies as st
 from devguard.errors import LocalProtocolError
 from devguard.packets.checksums import sum8
 from devguard.packets.family import Framer
+from devguard.packets.packet import Packet
 from devguard.packets.stream import DelimitedFramer, LengthFramer
+
+
+def summed(data: bytes) -> Packet:
+    """A packet whose last byte is the sum of the others."""
+    good = sum8(data[:-1]) == data[-1]
+    return Packet("made", "", data, {}, good, False, code=None if good else "packet.crc")
+
+
+def any_bytes(data: bytes) -> Packet:
+    """Whatever stands between two marks."""
+    return Packet("made", "", data, {}, None, False)
 
 
 def by_length() -> LengthFramer:
@@ -28,7 +40,7 @@ def by_length() -> LengthFramer:
             raise ValueError("nothing follows")
         return 2 + head[1]
 
-    return LengthFramer(b"\x5a", size, 40, lambda data: sum8(data[:-1]) == data[-1])
+    return LengthFramer(b"\x5a", size, 40, summed)
 
 
 def packet(body: bytes) -> bytes:
@@ -41,7 +53,11 @@ def run(framer: Framer, data: bytes, cuts: list[int]) -> list[tuple[int, bytes]]
     found = []
     for begin, end in itertools.pairwise(edges):
         found += framer.feed(data[begin:end])
-    return found + framer.finish()
+    return raw(found + framer.finish())
+
+
+def raw(found: list[tuple[int, Packet]]) -> list[tuple[int, bytes]]:
+    return [(place, packet.raw) for place, packet in found]
 
 
 marks = st.lists(st.sampled_from([0x5A, 1, 2, 3, 4]), max_size=60).map(bytes)
@@ -54,8 +70,8 @@ def test_any_split_gives_the_same_packets(parts: list[tuple[bytes, bytes]], tail
     data = b"".join(before + packet(body) for before, body in parts) + tail
     for make in (
         by_length,
-        lambda: DelimitedFramer(b"\x5a", b"\x5a", 40),
-        lambda: DelimitedFramer(b"\x01", b"\x02\x03", 40),
+        lambda: DelimitedFramer(b"\x5a", b"\x5a", 40, any_bytes),
+        lambda: DelimitedFramer(b"\x01", b"\x02\x03", 40, any_bytes),
     ):
         whole, cut, single = make(), make(), make()
         expected = run(whole, data, [])
@@ -84,17 +100,17 @@ def test_a_damaged_packet_costs_no_other() -> None:
 def test_a_false_mark_that_claims_much_delays_but_never_loses() -> None:
     framer = by_length()
     assert framer.feed(b"\x5a\x25" + packet(b"inside")) == []  # 0x25 claims more than has come
-    assert framer.finish() == [(2, packet(b"inside"))]
+    assert raw(framer.finish()) == [(2, packet(b"inside"))]
 
 
 def test_a_claim_beyond_the_longest_is_no_packet() -> None:
     framer = by_length()
-    assert framer.feed(b"\x5a\xff" + packet(b"after")) == [(2, packet(b"after"))]
+    assert raw(framer.feed(b"\x5a\xff" + packet(b"after"))) == [(2, packet(b"after"))]
 
 
 def test_endless_noise_is_held_in_bounded_memory() -> None:
     chance = random.Random(3)
-    for framer in (by_length(), DelimitedFramer(b"\x5a", b"\xa5", 64)):
+    for framer in (by_length(), DelimitedFramer(b"\x5a", b"\xa5", 64, any_bytes)):
         for _ in range(200):
             framer.feed(chance.randbytes(1024))
             assert len(framer._buffer) <= 64
@@ -104,15 +120,15 @@ def test_endless_noise_is_held_in_bounded_memory() -> None:
 
 
 def test_delimiters_shared_and_lost() -> None:
-    framer = DelimitedFramer(b"\xcc", b"\xcc", 16)
-    assert framer.feed(b"\x00\xcc\x01\xcc\xcc\x02\xcc") == [(1, b"\xcc\x01\xcc"), (4, b"\xcc\x02\xcc")]
-    framer = DelimitedFramer(b"\x01", b"\x02", 16)
-    assert framer.feed(b"\x01lost\x01kept\x02") == [(5, b"\x01kept\x02")]
+    framer = DelimitedFramer(b"\xcc", b"\xcc", 16, any_bytes)
+    assert raw(framer.feed(b"\x00\xcc\x01\xcc\xcc\x02\xcc")) == [(1, b"\xcc\x01\xcc"), (4, b"\xcc\x02\xcc")]
+    framer = DelimitedFramer(b"\x01", b"\x02", 16, any_bytes)
+    assert raw(framer.feed(b"\x01lost\x01kept\x02")) == [(5, b"\x01kept\x02")]
     assert framer.damaged == 1
 
 
 def test_a_framer_without_marks_cannot_be_made() -> None:
     with pytest.raises(LocalProtocolError):
-        DelimitedFramer(b"", b"\x02", 9)
+        DelimitedFramer(b"", b"\x02", 9, any_bytes)
     with pytest.raises(LocalProtocolError):
-        LengthFramer((b"\x01", b"\x02\x03"), lambda _: 1, 9, lambda _: True)
+        LengthFramer((b"\x01", b"\x02\x03"), lambda _: 1, 9, any_bytes)

@@ -168,4 +168,4 @@ def test_the_table_is_one_to_one() -> None:
         assert len({opcode for opcode, *_ in pairs}) == len({name for _, name, *_ in pairs}) == len(pairs)
     names = [(kind.characteristic, kind.name) for kinds in KINDS.values() for kind in kinds]
     assert len(names) == len(set(names)) > 250
-    assert tandem.FAMILIES[0].framer is None
+    assert tandem.FAMILIES[0].framer is None  # frames have no marks: they are gathered, one a record

@@ -7,6 +7,7 @@ from typing import Any, Final
 import construct as c
 
 from devguard.packets.layout import parse
+from devguard.packets.packet import Effect
 
 MESSAGES: Final = {
     0x01: "alert",
@@ -76,6 +77,11 @@ PATIENT: Final = frozenset({"units", "units_per_hour", "rate_units_per_hour", "m
 def acts(message: int) -> bool:
     """Whether this command changes therapy, a clock or an address, whatever its body."""
     return message in WRITES or message in CLOCKS
+
+
+def effect(message: int) -> Effect | None:
+    """What a packet has to tell beside `acts`: nobody knows what an unlisted message does."""
+    return None if acts(message) or message in MESSAGES else Effect.UNKNOWN
 
 
 def said(message: int, body: bytes) -> dict[str, Any]:

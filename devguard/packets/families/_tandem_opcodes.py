@@ -177,8 +177,10 @@ THERAPY: Final = {
         }
     ),
 }
-"""Opcodes that act on therapy. Cancelling a bolus (160) and editing a profile segment (170) are not among them: the
-readers do not mark them, and the family's vectors follow the readers."""
+"""Opcodes that act on therapy, as the readers mark them and beyond."""
+UNMARKED: Final = {"CONTROL": frozenset({160, 170})}
+"""Cancelling a bolus and editing a profile segment act on therapy, but the readers do not mark them and the family's
+vectors follow the readers: `therapy_affecting` is false, `effect` says that they act."""
 PATIENT_REQUESTS: Final = frozenset(
     {"RemoteBgEntryRequest", "RemoteCarbEntryRequest", "CreateIDPRequest", "RenameIDPRequest"}
 )

@@ -20,7 +20,7 @@ import construct as c
 from devguard.packets.checksums import crc16_ccitt_false
 from devguard.packets.family import Family
 from devguard.packets.layout import Damaged, Layout, Swift, rest
-from devguard.packets.packet import Context, Packet, unreadable
+from devguard.packets.packet import Context, Effect, Packet, unreadable
 
 NAME: Final = "ble_e2e"
 SHORTEST: Final = 3
@@ -69,6 +69,7 @@ def _decoded(data: bytes, context: Context, layout: Layout | Swift) -> Packet:
         code="packet.crc" if wrong else None,
         detail=f"checksum {found:#06x} found, the bytes give {expected:#06x}" if wrong else "",
         patient=frozenset({"body"}),
+        told=None if "characteristic" in context.names else Effect.UNKNOWN,
     )
 
 

@@ -15,15 +15,16 @@ from typing import Final
 import construct as c
 
 from devguard.packets.checksums import xor8
-from devguard.packets.family import Family
+from devguard.packets.family import Family, Read
 from devguard.packets.layout import Damaged, Layout, Swift
-from devguard.packets.packet import NOTHING, Context, Packet, checked, unreadable
+from devguard.packets.packet import Context, Effect, Packet, checked, unreadable
 from devguard.packets.stream import LengthFramer
 
 NAME: Final = "sd_codefree"
 HEAD: Final = 3
 _TAIL: Final = 2
 _DIRECTIONS: Final = {0x20: "in", 0x10: "out"}
+_ASKING: Final = (b"\x10\x30", b"\x10\x40", b"\x10\x60")
 _SET_CLOCK: Final = b"ADATE"
 _CHALLENGE: Final = 2
 
@@ -79,14 +80,17 @@ def _decoded(data: bytes, layout: Layout | Swift) -> Packet:
         "checksum_xor": found,
     }
     kind = f"message {body.message[0]:#04x}" if body.message else "empty"
+    sets = direction == "out" and body.message.startswith(_SET_CLOCK)
+    read = direction == "in" or not body.message or body.message in _ASKING
     return checked(
         NAME,
-        f"{kind}, {direction}",
+        "set clock, out" if sets else f"{kind}, {direction}",
         data,
         fields,
         (found, expected),
-        therapy=direction == "out" and body.message.startswith(_SET_CLOCK),
+        therapy=sets,
         patient={"message"} if direction == "in" and len(body.message) > _CHALLENGE else (),
+        told=None if sets or read else Effect.UNKNOWN,
     )
 
 
@@ -98,9 +102,9 @@ def _size(head: bytes) -> int | None:
     return HEAD + head[2]
 
 
-def framer() -> LengthFramer:
+def framer(read: Read, _context: Context) -> LengthFramer:
     """Packets in a serial stream."""
-    return LengthFramer(b"\x53", _size, HEAD + 255, lambda data: decode(data, NOTHING).valid)
+    return LengthFramer(b"\x53", _size, HEAD + 255, read)
 
 
 FAMILIES: Final = (Family(NAME, "SD CodeFree meters", decode, framer, bulk, baud=38400),)

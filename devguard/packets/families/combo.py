@@ -18,9 +18,9 @@ from typing import Any, Final
 import construct as c
 
 from devguard.packets.checksums import crc16_mcrf4xx
-from devguard.packets.family import Family
+from devguard.packets.family import Family, Read
 from devguard.packets.layout import Damaged, parse, rest
-from devguard.packets.packet import NOTHING, Context, Packet, unreadable
+from devguard.packets.packet import NOTHING, Context, Effect, Packet, unreadable
 from devguard.packets.stream import DelimitedFramer
 
 FRAME: Final = "combo_frame"
@@ -49,6 +49,7 @@ _COMMANDS: Final = {
 }
 _WITH_CRC: Final = frozenset({0x09, 0x0C, 0x0F})
 _DATA: Final = 0x03
+_CONNECTION: Final = 0x00
 _ACTING_SERVICES: Final = {0x48: "remote terminal", 0xB7: "command"}
 
 PACKET: Final = c.Struct(
@@ -92,7 +93,16 @@ def decode_frame(data: bytes, _context: Context) -> Packet:
         inner = unstuffed(data)
     except Damaged as error:
         return unreadable(FRAME, data, error)
-    return Packet(FRAME, "frame", data, {"unescaped": inner.hex()}, None, False, patient=frozenset({"unescaped"}))
+    return Packet(
+        FRAME,
+        "frame",
+        data,
+        {"unescaped": inner.hex()},
+        None,
+        False,
+        patient=frozenset({"unescaped"}),
+        told=Effect.UNKNOWN,
+    )
 
 
 def decode_transport(data: bytes, _context: Context) -> Packet:
@@ -122,11 +132,12 @@ def decode_transport(data: bytes, _context: Context) -> Packet:
         "framed": stuffed(packet).hex(),
     }
     good = None if expected is None else expected == int.from_bytes(body.payload, "little")
-    therapy = False
-    if command == _DATA and len(body.payload) > 1:
-        service = body.payload[1]
+    therapy, told = False, None if command in _COMMANDS else Effect.UNKNOWN
+    if command == _DATA:
+        service = body.payload[1] if len(body.payload) > 1 else None
         therapy = service in _ACTING_SERVICES
-        fields["service"] = _ACTING_SERVICES.get(service, service)
+        told = None if therapy or service == _CONNECTION else Effect.UNKNOWN
+        fields["service"] = service if service is None else _ACTING_SERVICES.get(service, service)
     return Packet(
         TRANSPORT,
         _COMMANDS.get(command, f"unknown {command:#04x}"),
@@ -137,6 +148,7 @@ def decode_transport(data: bytes, _context: Context) -> Packet:
         code="packet.crc" if good is False else None,
         detail=f"the payload is {body.payload.hex()}, the header gives {expected:#06x}" if good is False else "",
         patient=frozenset({"payload", "framed"}),
+        told=told,
     )
 
 
@@ -146,9 +158,11 @@ def _expected(command: int, packet: bytes, body: Any) -> int | None:
     return crc16_mcrf4xx(packet[:HEADER]) if bare else None
 
 
-def framer() -> DelimitedFramer:
-    """Frames in a serial stream: what is between two marks and too short for a packet is noise."""
-    return DelimitedFramer(b"\xcc", b"\xcc", LONGEST_FRAME, lambda data: decode_transport(data, NOTHING).valid)
+def framer(read: Read, _context: Context) -> DelimitedFramer:
+    """Frames in a serial stream: what is between two marks and no transport packet is noise."""
+    return DelimitedFramer(
+        b"\xcc", b"\xcc", LONGEST_FRAME, read, sound=lambda packet: decode_transport(packet.raw, NOTHING).valid
+    )
 
 
 FAMILIES: Final = (

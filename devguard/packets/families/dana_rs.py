@@ -16,8 +16,9 @@ shift-and-mix in three variants; handshakes have the default one in all modes; w
   packet without the second level has the marks A5 and 5A, or AA and EE (ble5), 7A and 2E (rsv3).
 
 All of it is obfuscation: nothing is authenticated. Therapy-affecting: commands that set or stop a bolus, basal,
-suspend, profile, clock or option, and commands not listed. One packet is one record: packets split over Bluetooth
-notifications have to be joined first. Parameters are not read further; all but those of commands are patient data.
+suspend, profile, clock or option, and commands not listed; what a hidden packet does is not known. Packets split over
+Bluetooth notifications are joined, unless the second level hides them: then one record is one packet. Parameters are
+not read further; all but those of commands are patient data.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ import construct as c
 
 from devguard.errors import Malformed
 from devguard.packets.families._dana_opcodes import COMMANDS, ENCRYPTION, HARMLESS, NOTIFY
-from devguard.packets.family import Family
+from devguard.packets.family import Family, Read
+from devguard.packets.gather import Gatherer
 from devguard.packets.layout import Damaged, Layout, rest
-from devguard.packets.packet import Context, Packet, unreadable
+from devguard.packets.packet import Context, Effect, Packet, unreadable
 
 NAME: Final = "dana_rs_ble"
 OVERHEAD: Final = 7  # marks, length, checksum
@@ -126,11 +128,11 @@ def decode(data: bytes, context: Context) -> Packet:
             plain = known.second(data)
             fields["first_level"] = _marked(plain).hex()
         elif data[:2] not in MARKS and context.names.get("level") == "second":
-            return Packet(NAME, "second level", data, fields, None, False)
+            return Packet(NAME, "second level", data, fields, None, False, told=Effect.UNKNOWN)
         return _first_level(data, plain, fields, known)
     except Damaged as error:
         failed = unreadable(NAME, data, error)
-        return Packet(NAME, failed.name, data, fields, None, False, code=failed.code, detail=failed.detail)
+        return failed._replace(fields=fields)
 
 
 def _known(context: Context) -> Known:
@@ -204,13 +206,15 @@ def _first_level(data: bytes, plain: bytes, fields: dict[str, Any], known: Known
     fields |= {"mode": mode} if mode is not None else {}
     fields["length"] = plain[2]
     if known.device is None:
-        return Packet(NAME, "hidden", data, fields, None, False)
+        return Packet(NAME, "hidden", data, fields, None, False, told=Effect.UNKNOWN)
     fields["device"] = known.device
     body = bytes(byte ^ known.sums[at % 3] for at, byte in enumerate(plain[3:-2]))
     variant, extra = _variant(body, mode), 0
     if variant is None:
         if known.time_information is None or known.passkey is None:
-            return Packet(NAME, "hidden", data, fields | {"clear": None}, None, False, patient=frozenset({"device"}))
+            private = frozenset({"device"})
+            fields["clear"] = None
+            return Packet(NAME, "hidden", data, fields, None, False, patient=private, told=Effect.UNKNOWN)
         extra = _extra(known.time_information)
         body = bytes(byte ^ extra ^ known.passkey[(at + 1) % 2] for at, byte in enumerate(body))
         mode, variant = "default", "default"
@@ -273,6 +277,23 @@ def _read(data: bytes, sized: bytes, fields: dict[str, Any], mode: str | None, v
     )
 
 
+def _goes_on(parts: list[bytes]) -> bool | None:
+    """Whether a packet that Bluetooth split goes on: its marks and its length are in the first part. What a second
+    level hides is one record a packet."""
+    first = parts[0]
+    if first[:2] not in MARKS or len(first) < 3:
+        return False
+    size, wanted = sum(map(len, parts)), first[2] + OVERHEAD
+    if size > wanted and len(parts) > 1 and parts[-1][:2] in MARKS:
+        return None
+    return size < wanted
+
+
+def gather(read: Read, _context: Context) -> Gatherer:
+    """Packets of more than one record."""
+    return Gatherer(read, _goes_on)
+
+
 def hidden(
     device: str, kind: int, opcode: int, params: bytes, variant: str = "default", extra: bytes = b"\0\0"
 ) -> bytes:
@@ -287,4 +308,4 @@ def hidden(
     )
 
 
-FAMILIES: Final = (Family(NAME, "Dana RS and Dana-i, Bluetooth", decode),)
+FAMILIES: Final = (Family(NAME, "Dana RS and Dana-i, Bluetooth", decode, gather=gather),)

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from devguard.errors import Malformed
 from devguard.link.frames import CRC_ERROR, DELIMITER, Frame, FrameReader, Kind, decode_frame, frame_limit
-from devguard.packets.family import Family
-from devguard.packets.packet import Context, Packet
+from devguard.packets.family import Family, Read
+from devguard.packets.packet import Context, Packet, unreadable
 
 NAME: Final = "devguard_link"
 SEGMENT: Final = 4096
@@ -27,13 +27,13 @@ def decode(data: bytes, _context: Context) -> Packet:
     inner = data.strip(DELIMITER)
     if not inner or len(inner) > LIMIT or DELIMITER in inner:
         detail = f"a frame has 1 to {LIMIT} bytes and no delimiter inside, there are {len(inner)}"
-        return Packet(NAME, "unreadable", data, {}, None, False, code="packet.length", detail=detail)
+        return unreadable(NAME, data, Malformed("packet.length", detail))
     try:
         frame = decode_frame(inner)
     except Malformed as error:
         bad = error.code == CRC_ERROR
         code = "packet.crc" if bad else "packet.unknown"
-        return Packet(NAME, "unreadable", data, {}, not bad, False, code=code, detail=error.message)
+        return unreadable(NAME, data, Malformed(code, error.message), crc_ok=not bad)
     sealed = "sealed" if frame.nonce is None else "plain"
     return Packet(NAME, f"{frame.kind.name.lower().replace('_', ' ')}, {sealed}", data, _fields(frame), True, False)
 
@@ -60,24 +60,26 @@ def _fields(frame: Frame) -> dict[str, Any]:
 class LinkFramer:
     """Frames between delimiters, through the link's own reader; offsets count from the stream's beginning."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Read, _context: Context) -> None:
+        self._read = read
         self._reader = FrameReader(LIMIT)
         self._fed = 0
         self._taken = 0
         self.skipped = 0
+        self.damaged = 0
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+    def feed(self, data: bytes) -> list[tuple[int, Packet]]:
         """See `Framer.feed`."""
         found = []
         for piece in _pieces(data):
             frames = self._reader.feed(piece)
             self._fed += len(piece)
-            found += [(self._fed - len(frame) - 1, frame + DELIMITER) for frame in frames]
-        self._taken += sum(len(frame) for _, frame in found)
+            found += [(self._fed - len(frame) - 1, self._read(frame + DELIMITER)) for frame in frames]
+        self._taken += sum(len(packet.raw) for _, packet in found)
         self.skipped = self._fed - self._taken - self._reader.held
         return found
 
-    def finish(self) -> list[tuple[int, bytes]]:
+    def finish(self) -> list[tuple[int, Packet]]:
         """See `Framer.finish`."""
         self.skipped = self._fed - self._taken
         return []

@@ -18,7 +18,7 @@ import construct as c
 from devguard.packets.checksums import crc16_xmodem
 from devguard.packets.family import Family
 from devguard.packets.layout import Damaged, Layout, Swift, rest
-from devguard.packets.packet import Context, Packet, checked, unreadable
+from devguard.packets.packet import Context, Effect, Packet, checked, unreadable
 
 NAME: Final = "dexcom_g5g6_ble"
 SHORTEST: Final = 3
@@ -94,6 +94,7 @@ def _decoded(data: bytes, layout: Layout | Swift) -> Packet:
         (found, expected),
         therapy=body.opcode in _ACTS,
         patient={"body"},
+        told=None if body.opcode in _OPCODES else Effect.UNKNOWN,
     )
 
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 import construct as c
 
 from devguard.packets.checksums import crc16_xmodem
-from devguard.packets.family import Family
+from devguard.packets.family import Family, Read
 from devguard.packets.layout import Damaged, Layout, Swift
-from devguard.packets.packet import NOTHING, Context, Packet, checked, unreadable
+from devguard.packets.packet import Context, Effect, Packet, checked, unreadable
 from devguard.packets.stream import LengthFramer
 
 NAME: Final = "dexcom_g4_serial"
@@ -118,6 +118,7 @@ def _decoded(data: bytes, layout: Layout | Swift) -> Packet:
         (found, expected),
         therapy=body.command in _ACTS,
         patient={"payload"},
+        told=None if body.command in _COMMANDS else Effect.UNKNOWN,
     )
 
 
@@ -139,9 +140,9 @@ def _size(head: bytes) -> int | None:
     return size
 
 
-def framer() -> LengthFramer:
+def framer(read: Read, _context: Context) -> LengthFramer:
     """Packets in a serial stream."""
-    return LengthFramer(b"\x01", _size, LONGEST, lambda data: decode(data, NOTHING).valid)
+    return LengthFramer(b"\x01", _size, LONGEST, read)
 
 
 FAMILIES: Final = (Family(NAME, "Dexcom G4 receiver, USB serial", decode, framer, bulk, baud=115200),)

@@ -17,9 +17,9 @@ from typing import Any, Final
 
 import construct as c
 
-from devguard.packets.family import Family
+from devguard.packets.family import Family, Read
 from devguard.packets.layout import Damaged, parse, rest
-from devguard.packets.packet import Context, Packet, unreadable
+from devguard.packets.packet import Context, Effect, Packet, unreadable
 from devguard.packets.stream import LengthFramer
 
 NAME: Final = "ieee11073_20601"
@@ -41,6 +41,9 @@ _DATA: Final = {
     0x0300: "error",
     0x0400: "reject",
 }
+# No presentation at all (associations and releases), or one that asks, answers or reports; sets and other actions are
+# not taken apart.
+_ASKING: Final = frozenset({None, *_DATA} - {0x0104, 0x0105, 0x0106, 0x0107})
 _ACTIONS: Final = frozenset({0x0106, 0x0107})
 _SET_TIME: Final = 0x0C17  # MDC_ACT_SET_TIME
 _RESULTS: Final = {
@@ -90,7 +93,8 @@ def decode(data: bytes, _context: Context) -> Packet:
         code, detail = "packet.unknown", f"no unit begins with {unit.choice:#06x}"
     therapy = fields.get("action_type") == _SET_TIME
     patient = frozenset({"body"}) & frozenset(fields)
-    return Packet(NAME, _name(fields), data, fields, None, therapy, code=code, detail=detail, patient=patient)
+    told = None if therapy or (code is None and fields.get("data_choice") in _ASKING) else Effect.UNKNOWN
+    return Packet(NAME, _name(fields), data, fields, None, therapy, False, code, detail, patient, told)
 
 
 def _name(fields: dict[str, Any]) -> str:
@@ -129,10 +133,10 @@ def _size(head: bytes) -> int | None:
     return HEADER + int.from_bytes(head[2:4], "big") if len(head) >= HEADER else None
 
 
-def framer() -> LengthFramer:
+def framer(read: Read, _context: Context) -> LengthFramer:
     """Units in a stream (USB, TCP): told by their choice, since there is no checksum."""
     marks = tuple(choice.to_bytes(2, "big") for choice in _CHOICES)
-    return LengthFramer(marks, _size, LONGEST, lambda data: len(data) > HEADER)
+    return LengthFramer(marks, _size, LONGEST, read, sound=lambda packet: len(packet.raw) > HEADER)
 
 
 FAMILIES: Final = (Family(NAME, "IEEE 11073-20601 personal health devices", decode, framer),)

@@ -15,15 +15,26 @@ from typing import Any, Final
 import construct as c
 
 from devguard.packets.checksums import crc16_ccitt_false
-from devguard.packets.family import Family
+from devguard.packets.family import Family, Read
 from devguard.packets.layout import Damaged, Layout, Swift
-from devguard.packets.packet import NOTHING, Context, Packet, checked, unreadable
+from devguard.packets.packet import Context, Effect, Packet, checked, unreadable
 from devguard.packets.stream import LengthFramer
 
 NAME: Final = "lifescan_binary"
 SHORTEST: Final = 6
 LONGEST: Final = 255
 _SET_CLOCK: Final = b"\x05\x20\x01"
+_MESSAGES: Final = {
+    _SET_CLOCK: "write clock",
+    b"\x05\x20\x02": "read clock",
+    b"\x05\x0d\x02": "read version",
+    b"\x05\x0b\x02": "read serial number",
+    b"\x05\x09\x02": "read unit",
+    b"\x05\x1f": "read record",
+    b"\x05\x1a": "erase records",
+    b"\x05\x06": "answer",
+    b"\x05\x0f": "answer, no such record",
+}
 
 LAYOUT: Final = Layout(
     c.Struct(
@@ -67,6 +78,7 @@ def _decoded(data: bytes, layout: Layout | Swift) -> Packet:
         body, found, expected = layout.read(data)
     except Damaged as error:
         return unreadable(NAME, data, error)
+    known = _MESSAGES.get(body.message[:3]) or _MESSAGES.get(body.message[:2])
     fields = {
         "length": body.length,
         "link_control": _link_control(body.link_control),
@@ -75,12 +87,13 @@ def _decoded(data: bytes, layout: Layout | Swift) -> Packet:
     }
     return checked(
         NAME,
-        _name(body.link_control, body.message),
+        known or _name(body.link_control, body.message),
         data,
         fields,
         (found, expected),
         therapy=body.message.startswith(_SET_CLOCK),
         patient={"message"} if len(body.message) > len(_SET_CLOCK) else (),
+        told=None if known or not body.message else Effect.UNKNOWN,
     )
 
 
@@ -111,9 +124,9 @@ def _size(head: bytes) -> int | None:
     return head[1]
 
 
-def framer() -> LengthFramer:
+def framer(read: Read, _context: Context) -> LengthFramer:
     """Packets in a serial stream."""
-    return LengthFramer(b"\x02", _size, LONGEST, lambda data: decode(data, NOTHING).valid)
+    return LengthFramer(b"\x02", _size, LONGEST, read)
 
 
 FAMILIES: Final = (Family(NAME, "LifeScan OneTouch meters, binary protocol", decode, framer, bulk, baud=9600),)

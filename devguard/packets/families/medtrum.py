@@ -19,9 +19,10 @@ from typing import Any, Final
 import construct as c
 
 from devguard.packets.checksums import crc8_minimed
-from devguard.packets.family import Family
+from devguard.packets.family import Family, Read
+from devguard.packets.gather import Gatherer
 from devguard.packets.layout import Damaged, Layout, parse, rest
-from devguard.packets.packet import Context, Packet, unreadable
+from devguard.packets.packet import Context, Effect, Packet, unreadable
 
 CHUNKS: Final = "medtrum_ble"
 PAYLOAD: Final = "medtrum_payload"
@@ -95,6 +96,7 @@ def decode_chunks(data: bytes, _context: Context) -> Packet:
         code=code,
         detail=detail,
         patient=frozenset({"data"}) & frozenset(fields),
+        told=_told(first.opcode),
     )
 
 
@@ -114,6 +116,23 @@ def _chunks(data: bytes) -> list[bytes]:
     if len(data) != wanted:
         raise Damaged("packet.length", f"{wanted} bytes of chunks expected, there are {len(data)}")
     return [data[at : at + CHUNK] for at in range(0, len(data), CHUNK)]
+
+
+def _goes_on(parts: list[bytes]) -> bool | None:
+    """Whether a chunk is missing behind these: all carry length, opcode and sequence of their message, the first of
+    them number 1."""
+    first, newest = parts[0], parts[-1]
+    if len(first) < _SHORTEST or first[HEAD - 1] != 1:
+        return False
+    if len(parts) > 1 and (newest[: HEAD - 1] != first[: HEAD - 1] or newest[HEAD - 1 : HEAD] == b"\x01"):
+        return None
+    inside = first[0] - HEAD
+    return inside > DATA and sum(map(len, parts)) < inside + -(-inside // DATA) * (HEAD + 1)
+
+
+def gather(read: Read, _context: Context) -> Gatherer:
+    """The chunks of a message, one a record."""
+    return Gatherer(read, _goes_on)
 
 
 def _judged(read: list[tuple[Any, int, int, bytes]]) -> tuple[str | None, str]:
@@ -148,7 +167,11 @@ def decode_payload(data: bytes, _context: Context) -> Packet:
         fields["params"] = data[1:].hex()
     except Damaged as error:
         return unreadable(PAYLOAD, data, error)
-    return Packet(PAYLOAD, _name(opcode), data, fields, None, opcode in _ACTS)
+    return Packet(PAYLOAD, _name(opcode), data, fields, None, opcode in _ACTS, told=_told(opcode))
+
+
+def _told(opcode: int) -> Effect | None:
+    return None if opcode in _ACTS or opcode in _OPCODES else Effect.UNKNOWN
 
 
 def _name(opcode: int) -> str:
@@ -168,6 +191,6 @@ def chunked(opcode: int, sequence: int, body: bytes) -> bytes:
 
 
 FAMILIES: Final = (
-    Family(CHUNKS, "Medtrum pumps, Bluetooth chunks", decode_chunks),
+    Family(CHUNKS, "Medtrum pumps, Bluetooth chunks", decode_chunks, gather=gather),
     Family(PAYLOAD, "Medtrum pumps, commands before chunking", decode_payload),
 )

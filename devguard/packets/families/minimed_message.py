@@ -55,7 +55,8 @@ def decode(data: bytes, _context: Context) -> Packet:
     therapy = got.type == REMOTE or (got.type == CARELINK and minimed.acts(got.message))
     name = fields["message_name"] or f"unknown {got.message:#04x}"
     patient = minimed.PATIENT & fields.keys() if not therapy else frozenset({"body"})
-    return Packet(NAME, name, data, fields, None, therapy, code=code, detail=detail, patient=frozenset(patient))
+    told = minimed.effect(got.message) if got.type == CARELINK else None
+    return Packet(NAME, name, data, fields, None, therapy, False, code, detail, frozenset(patient), told)
 
 
 FAMILIES: Final = (Family(NAME, "MiniMed Paradigm messages", decode),)

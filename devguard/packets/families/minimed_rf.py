@@ -73,7 +73,7 @@ def _frame(family: str, raw: bytes, data: bytes, extra: dict[str, Any], layout: 
         failed = unreadable(family, raw, error, crc_ok=None)
         return failed._replace(fields=extra)
     fields: dict[str, Any] = {"packet_type": got.type, "packet_type_name": TYPES[got.type]}
-    name, therapy = TYPES[got.type], False
+    name, therapy, told = TYPES[got.type], False, None
     if got.type == REMOTE:
         sequence = got.body[0] if got.body else None
         button = _BUTTONS.get(got.message, f"{got.message:#04x}")
@@ -83,6 +83,7 @@ def _frame(family: str, raw: bytes, data: bytes, extra: dict[str, Any], layout: 
         fields |= {"address": got.address.hex(), "message_type": got.message, "body": got.body.hex()}
         if got.type == CARELINK:
             name, therapy = minimed.MESSAGES.get(got.message, f"unknown {got.message:#04x}"), minimed.acts(got.message)
+            told = minimed.effect(got.message)
     fields |= {"crc16" if got.type in _SENSORS else "crc8": found}
     if found != expected:
         fields |= {"crc8_expected": expected, "crc8_found": found}
@@ -94,6 +95,7 @@ def _frame(family: str, raw: bytes, data: bytes, extra: dict[str, Any], layout: 
         (found, expected),
         therapy=therapy,
         patient={"body", "decoded"},
+        told=told,
     )
 
 

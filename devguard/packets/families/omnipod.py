@@ -1,42 +1,33 @@
-"""Omnipod: the packets of Eros pods (433 MHz) and the messages of Eros and DASH.
+"""Omnipod: the messages of Eros and DASH pods, whole.
 
-    packet:   address (4) | type (3 bits), sequence (5 bits) | payload of at most 31 bytes | crc8
     message:  address (4) | follow-on (1 bit), 0 (1), sequence (4), length of body (10) | body | crc16
     block:    type | length | data, of which a body has one or more; status answers (1D) have no length and 9 bytes
 
-Numbers are big endian; a pulse is 0.05 U. Checksums: CRC-8 0x07 over a packet; over a message the pods' own CRC-16,
-which lets a few multi-bit errors through. Packet types: PDM and POD begin a message, CON carries its rest, ACK has an
-address. `omnipod_eros` is one packet: the rest of a message that goes on in CON packets is not put together, and bytes
-past the 37th are noise, `packet.length`. `omnipod_message` and `omnipod_dash` are whole messages. Nothing is
-authenticated: the nonce follows from lot and serial number on Eros and is fixed on DASH. Therapy-affecting commands:
-03 setup, 07 assign address, 08 fault settings, 13, 16, 17 and 1A basal, temporary basal and bolus, 1C deactivate, 1F
-cancel delivery, and blocks not listed. Fault and history pages of answer 02 are not read further.
+Numbers are big endian; a pulse is 0.05 U. Checksum: the pods' own CRC-16, which lets a few multi-bit errors through.
+Nothing is authenticated: the nonce follows from lot and serial number on Eros and is fixed on DASH. Therapy-affecting
+commands: 03 setup, 07 assign address, 08 fault settings, 13, 16, 17 and 1A basal, temporary basal and bolus, 1C
+deactivate, 1F cancel delivery, and blocks not listed. Fault and history pages of answer 02 are not read further.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
 import construct as c
 
-from devguard.packets.checksums import crc8_omnipod, crc16_omnipod
+from devguard.packets.checksums import crc16_omnipod
 from devguard.packets.family import Family
-from devguard.packets.layout import Damaged, Layout, parse, rest
-from devguard.packets.packet import Context, Packet, unreadable
+from devguard.packets.layout import Damaged, Layout, parse
+from devguard.packets.packet import Context, Effect, Packet, unreadable
 
-EROS: Final = "omnipod_eros"
 MESSAGE: Final = "omnipod_message"
 DASH: Final = "omnipod_dash"
-PACKET_HEAD: Final = 5
-PAYLOAD: Final = 31
-LONGEST: Final = PACKET_HEAD + PAYLOAD + 1
 MESSAGE_HEAD: Final = 6
 OVERHEAD: Final = MESSAGE_HEAD + 2
 PULSE: Final = 0.05
 LENGTH: Final = 0x3FF
-TYPES: Final = {7: "POD", 5: "PDM", 2: "ACK", 4: "CON"}
 STATUS: Final = 0x1D
 BLOCKS: Final = {
     0x01: "version_response",
@@ -59,17 +50,9 @@ BLOCKS: Final = {
 }
 ANSWERS: Final = frozenset({0x01, 0x02, 0x06, STATUS})
 HARMLESS: Final = ANSWERS | {0x0E, 0x11, 0x19, 0x1E}
+ALERTS: Final = 0x19  # set when the pod stops by itself; the readers do not mark them, a person is told all the same
 TABLES: Final = ("basal", "temp_basal", "bolus")
 
-PACKET_LAYOUT: Final = Layout(
-    c.Struct(
-        "address" / c.Int32ub,
-        "head" / c.Int8ub,
-        rest("payload", PACKET_HEAD + 1),
-    ),
-    c.Int8ub,
-    crc8_omnipod,
-)
 MESSAGE_LAYOUT: Final = Layout(
     c.Struct(
         "address" / c.Int32ub,
@@ -148,7 +131,7 @@ def read_message(family: str, data: bytes) -> Packet:
         "body": message.body.hex(),
         "crc16": found,
     }
-    damage = None if found == expected else _crc("CRC-16", found, expected)
+    damage = None if found == expected else wrong_sum("CRC-16", found, expected)
     blocks, details, inner = _read_blocks(message.body)
     fields |= {"blocks": [block.kind for block in blocks], "details": details}
     damage = damage or inner
@@ -164,7 +147,15 @@ def read_message(family: str, data: bytes) -> Packet:
         code=damage.code if damage else None,
         detail=damage.message if damage else "",
         patient=frozenset(private | {"address"}),
+        told=effect(kinds, damage),
     )
+
+
+def effect(kinds: Collection[int], damage: Damaged | None = None) -> Effect | None:
+    """What a message of these blocks has to tell beside whether one of them acts."""
+    if set(kinds) - HARMLESS or (not damage and ALERTS not in kinds):
+        return None
+    return Effect.ACTS if ALERTS in kinds else Effect.UNKNOWN
 
 
 def _read_blocks(body: bytes) -> tuple[list[Block], list[dict[str, Any]], Damaged | None]:
@@ -188,7 +179,8 @@ def _read_blocks(body: bytes) -> tuple[list[Block], list[dict[str, Any]], Damage
     return blocks, details, None
 
 
-def _crc(what: str, found: int, expected: int) -> Damaged:
+def wrong_sum(what: str, found: int, expected: int) -> Damaged:
+    """A checksum that does not fit."""
     return Damaged("packet.crc", f"{what}: {found:#x} found, the bytes give {expected:#x}")
 
 
@@ -249,98 +241,6 @@ READERS: Final[dict[int, Callable[[bytes], dict[str, Any]]]] = {
 }
 
 
-def _radio_fields(packet: Any, kind: str, data: bytes) -> dict[str, Any]:
-    over = len(data) > LONGEST
-    return {
-        "address": f"{packet.address:08x}",
-        "packet_type": kind,
-        "sequence": packet.head & 31,
-        "first_37_bytes_crc8_ok": crc8_omnipod(data[: LONGEST - 1]) == data[LONGEST - 1] if over else None,
-        "payload": packet.payload.hex(),
-    }
-
-
-def decode_packet(data: bytes, _context: Context) -> Packet:
-    """One packet of an Eros pod's radio."""
-    try:
-        packet, found, expected = PACKET_LAYOUT.read(data)
-        if len(data) <= PACKET_HEAD:
-            raise Damaged("packet.length", f"a packet has at least {PACKET_HEAD + 1} bytes, there are {len(data)}")
-    except Damaged as error:
-        return unreadable(EROS, data, error)
-    kind = TYPES.get(packet.head >> 5, f"unknown {packet.head >> 5:#x}")
-    fields = _radio_fields(packet, kind, data) | {"crc8": found, "crc8_expected": expected}
-    fields["crc8_ok_over_whole"] = found == expected
-    problems = [] if found == expected else [_crc("CRC-8", found, expected)]
-    if len(data) > LONGEST:
-        problems.append(Damaged("packet.length", f"a packet has at most {LONGEST} bytes, there are {len(data)}"))
-    command = None
-    if kind in ("POD", "PDM"):
-        command = _first_part(packet.payload, fields, problems)
-    elif len(packet.payload) >= 4 and kind == "ACK":
-        fields["address2"] = packet.payload[:4].hex()
-    if kind == "ACK" and len(packet.payload) != 4:
-        problems.append(Damaged("packet.length", f"an ACK carries 4 bytes, there are {len(packet.payload)}"))
-    fields["reject"] = bool(problems)
-    private = {"address", "address2"} | ({"payload"} if kind != "PDM" else set())
-    return Packet(
-        EROS,
-        kind if command is None else f"{kind} {fields['command_name']}",
-        data,
-        fields,
-        not any(problem.code == "packet.crc" for problem in problems),
-        kind != "POD" and command is not None and _any_acts(packet.payload),
-        code=problems[0].code if problems else None,
-        detail=problems[0].message if problems else "",
-        patient=frozenset(private & fields.keys()),
-    )
-
-
-def _first_part(payload: bytes, fields: dict[str, Any], problems: list[Damaged]) -> int | None:
-    """What the beginning of a message says, added to the fields; gives its command. The message's checksum is there
-    where it is complete."""
-    if len(payload) < MESSAGE_HEAD + 1:
-        problems.append(Damaged("packet.length", f"the beginning of a message in {len(payload)} bytes"))
-        return None
-    length = (payload[4] & 3) << 8 | payload[5]
-    whole = OVERHEAD + length
-    command = payload[MESSAGE_HEAD]
-    complete = len(payload) >= whole
-    fields |= {
-        "address2": payload[:4].hex(),
-        "b9": payload[4],
-        "body_len": length,
-        "command": command,
-        "command_name": BLOCKS.get(command, f"unknown {command:#04x}"),
-        "message_complete": complete,
-    }
-    if complete:
-        found, expected = int.from_bytes(payload[whole - 2 : whole], "big"), crc16_omnipod(payload[: whole - 2])
-        fields |= {
-            "message_crc16": found,
-            "message_crc16_expected": expected,
-            "message_crc16_ok": found == expected,
-        }
-        if found != expected:
-            problems.append(_crc("the message's CRC-16", found, expected))
-    if len(payload) < min(whole, PAYLOAD) or len(payload) > whole:
-        wanted = min(whole, PAYLOAD)
-        problems.append(Damaged("packet.length", f"{wanted} bytes of payload expected, there are {len(payload)}"))
-    return command
-
-
-def _any_acts(payload: bytes) -> bool:
-    """Whether a block in the part of a message that is here acts on therapy."""
-    at = MESSAGE_HEAD
-    end = min(len(payload), MESSAGE_HEAD + ((payload[4] & 3) << 8 | payload[5]))
-    while at < end:
-        kind = payload[at]
-        if kind not in HARMLESS:
-            return True
-        at += 10 if kind == STATUS else 2 + payload[at + 1] if at + 1 < end else 1
-    return False
-
-
 def decode_message(data: bytes, _context: Context) -> Packet:
     """A whole Eros message."""
     return read_message(MESSAGE, data)
@@ -352,7 +252,6 @@ def decode_dash(data: bytes, _context: Context) -> Packet:
 
 
 FAMILIES: Final = (
-    Family(EROS, "Omnipod Eros, radio packets", decode_packet),
     Family(MESSAGE, "Omnipod Eros, whole messages", decode_message),
     Family(DASH, "Omnipod DASH, whole messages", decode_dash),
 )

@@ -26,9 +26,10 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from devguard.errors import Malformed
 from devguard.packets.checksums import crc32
 from devguard.packets.families.omnipod import DASH, read_message
-from devguard.packets.family import Family
+from devguard.packets.family import Family, Read
+from devguard.packets.gather import Gatherer
 from devguard.packets.layout import Damaged, parse
-from devguard.packets.packet import Context, Packet, unreadable
+from devguard.packets.packet import Context, Effect, Packet, unreadable
 
 NAME: Final = "omnipod_dash_ble"
 FRAGMENT: Final = 20
@@ -96,20 +97,20 @@ def decode(data: bytes, context: Context) -> Packet:
     fields: dict[str, Any] = {"index": own[-1][0], "fragments": len(own)}
     if parts[0][0] != 0:
         fields |= {"complete": False, "data": b"".join(part[1:] for part in own).hex()}
-        return Packet(NAME, "fragment", data, fields, None, False, patient=frozenset({"data"}))
+        return Packet(NAME, "fragment", data, fields, None, False, patient=frozenset({"data"}), told=Effect.UNKNOWN)
     try:
         joined, wanted = _joined(parts, fields)
     except Damaged as error:
-        return Packet(NAME, "fragment", data, fields, None, False, code=error.code, detail=error.message)
+        return unreadable(NAME, data, error)._replace(name="fragment", fields=fields)
     if wanted is None:
         fields |= {"complete": False, "data": joined.hex()}
-        return Packet(NAME, "fragment", data, fields, None, False, patient=frozenset({"data"}))
+        return Packet(NAME, "fragment", data, fields, None, False, patient=frozenset({"data"}), told=Effect.UNKNOWN)
     fields |= {"complete": True, "joined": joined.hex()}
     found = crc32(joined)
     if found != wanted:
         detail = f"CRC-32: {wanted:#010x} in the last fragment, the joined bytes give {found:#010x}"
-        masked = frozenset({"joined"})
-        return Packet(NAME, "fragment", data, fields, False, False, code="packet.crc", detail=detail, patient=masked)
+        damaged = unreadable(NAME, data, Damaged("packet.crc", detail), crc_ok=False)
+        return damaged._replace(name="fragment", fields=fields, patient=frozenset({"joined"}))
     return _message(data, joined, fields, keys, True)
 
 
@@ -133,6 +134,23 @@ def _in_order(parts: list[bytes]) -> None:
     for place, part in enumerate(parts, parts[0][0]):
         if part[0] != place or part[0] > MAX_FULL:
             raise Damaged("packet.unknown", f"fragment {place} expected, fragment {part[0]} found")
+
+
+def _goes_on(parts: list[bytes]) -> bool | None:
+    """Whether a fragment is missing behind these."""
+    try:
+        held = _fragments(b"".join(parts))
+        if held[0][0] != 0:
+            return False
+        _in_order(held)
+        return _joined(held, {})[1] is None
+    except Damaged:
+        return None if len(parts) > 1 else False
+
+
+def gather(read: Read, _context: Context) -> Gatherer:
+    """The fragments of a message, one a record."""
+    return Gatherer(read, _goes_on)
 
 
 def _joined(parts: list[bytes], fields: dict[str, Any]) -> tuple[bytes, int | None]:
@@ -175,9 +193,7 @@ def _message(data: bytes, joined: bytes, fields: dict[str, Any], keys: Keys | No
             raise Damaged("packet.unknown", "a version or length bits that no message has")
     except Damaged as error:
         masked = frozenset({"joined"} & fields.keys())
-        return Packet(
-            NAME, "message", data, fields, crc_ok, False, code=error.code, detail=error.message, patient=masked
-        )
+        return unreadable(NAME, data, error, crc_ok=crc_ok)._replace(name="message", fields=fields, patient=masked)
     kind = message.flags.type
     name = TYPES[kind] if kind < len(TYPES) else f"unknown {kind:#04x}"
     fields |= {
@@ -193,9 +209,8 @@ def _message(data: bytes, joined: bytes, fields: dict[str, Any], keys: Keys | No
         "payload": message.payload.hex(),
     }
     masked = frozenset({"joined", "source", "destination", "payload"} & fields.keys())
-    if kind != ENCRYPTED or keys is None:
-        return Packet(NAME, name, data, fields, crc_ok, False, patient=masked)
-    return _decrypted(Packet(NAME, name, data, fields, crc_ok, False, patient=masked), joined, keys)
+    packet = Packet(NAME, name, data, fields, crc_ok, False, patient=masked, told=Effect.UNKNOWN)
+    return packet if kind != ENCRYPTED or keys is None else _decrypted(packet, joined, keys)
 
 
 Keys = tuple[bytes, bytes, range]
@@ -229,23 +244,13 @@ def _decrypted(packet: Packet, joined: bytes, keys: Keys) -> Packet:
             return _read(packet, fields, plain)
     span = f"{counters[0]}" if len(counters) == 1 else f"{counters[0]} to {counters[-1]}"
     detail = f"the AES-CCM tag does not fit the key and nonce prefix given, with counter {span}"
-    return Packet(
-        NAME,
-        packet.name,
-        packet.raw,
-        packet.fields,
-        False,
-        False,
-        code="packet.crc",
-        detail=detail,
-        patient=packet.patient,
-    )
+    return packet._replace(crc_ok=False, code="packet.crc", detail=detail)
 
 
 def _read(packet: Packet, fields: dict[str, Any], plain: bytes) -> Packet:
     """The packet with what its plaintext says: a command or an answer, as in `omnipod_dash`."""
     fields["plaintext"] = plain.hex()
-    name, therapy, code, detail = packet.name, False, None, ""
+    name, therapy, told, code, detail = packet.name, False, packet.told, None, ""
     masked = set(packet.patient) | {"plaintext"}
     for mark in COMMAND_MARKS:
         if not plain.startswith(mark):
@@ -255,9 +260,10 @@ def _read(packet: Packet, fields: dict[str, Any], plain: bytes) -> Packet:
         inner = read_message(DASH, plain[at : at + size])
         fields["message"] = {key: value for key, value in inner.fields.items() if key != "address"}
         masked |= {"message"} if "body" in inner.patient or not inner.valid else set()
-        name, therapy, code, detail = inner.name, inner.therapy_affecting, inner.code, inner.detail
+        name, therapy, told = inner.name, inner.therapy_affecting, inner.told
+        code, detail = inner.code, inner.detail
         break
-    return Packet(NAME, name, packet.raw, fields, True, therapy, True, code, detail, frozenset(masked))
+    return Packet(NAME, name, packet.raw, fields, True, therapy, True, code, detail, frozenset(masked), told)
 
 
 def sealed(ck: bytes, prefix: bytes, counter: int, plain: bytes, *, from_pod: bool = False, sequence: int = 0) -> bytes:
@@ -300,4 +306,4 @@ def fragmented(payload: bytes) -> bytes:
     return bytes(head) + extra
 
 
-FAMILIES: Final = (Family(NAME, "Omnipod DASH, Bluetooth fragments and messages", decode),)
+FAMILIES: Final = (Family(NAME, "Omnipod DASH, Bluetooth fragments and messages", decode, gather=gather),)

@@ -23,7 +23,7 @@ import construct as c
 from devguard.packets.checksums import xor8
 from devguard.packets.family import Family
 from devguard.packets.layout import Damaged, Layout, parse, rest
-from devguard.packets.packet import Context, Packet, checked, unreadable
+from devguard.packets.packet import Context, Effect, Packet, checked, unreadable
 from devguard.packets.profile import PROFILE, outside
 
 NAME: Final = "pacemaker_3k04"
@@ -125,7 +125,16 @@ def _variant_a(data: bytes) -> Packet:
     if found == expected and len(data) > SIZE_A:
         body, found, expected = DATA_A.read(data[SIZE_A:])
         fields |= {"data": body.data.hex(), "crc_data": found}
-    return checked(NAME, _function(head.fn), data, fields, (found, expected), therapy=head.fn == _SET, patient={"data"})
+    return checked(
+        NAME,
+        _function(head.fn),
+        data,
+        fields,
+        (found, expected),
+        therapy=head.fn == _SET,
+        patient={"data"},
+        told=_told(head.fn),
+    )
 
 
 def _variant_b(data: bytes) -> Packet:
@@ -135,7 +144,9 @@ def _variant_b(data: bytes) -> Packet:
     fields |= {name: value.hex() if isinstance(value, bytes) else value for name, value in values.items()}
     if body.mode < len(_MODES_B):
         fields["mode_name"] = _MODES_B[body.mode]
-    return checked(NAME, _function(body.fn), data, fields, (found, expected), therapy=body.fn == _SET)
+    return checked(
+        NAME, _function(body.fn), data, fields, (found, expected), therapy=body.fn == _SET, told=_told(body.fn)
+    )
 
 
 def _variant_c(data: bytes) -> Packet:
@@ -148,7 +159,7 @@ def _variant_c(data: bytes) -> Packet:
         fields |= {name: value for name, value in got.items() if name != "_io"}
         fields["profile"] = PROFILE
         fields["outside_profile"] = outside({_PROFILED[name]: fields[name] for name in _PROFILED})
-    return Packet(NAME, _function(function), data, fields, None, function == _SET)
+    return Packet(NAME, _function(function), data, fields, None, function == _SET, told=_told(function))
 
 
 def _variant_d(data: bytes) -> Packet:
@@ -173,6 +184,10 @@ def _variant_e(data: bytes) -> Packet:
         fields["floats"] = [value if math.isfinite(value) else str(value) for value in floats]
         fields["words"] = list(got.words)
     return Packet(NAME, "request egram" if asking else "set_params", data, fields, None, not asking)
+
+
+def _told(function: int) -> Effect | None:
+    return None if function in _FUNCTIONS else Effect.UNKNOWN
 
 
 def _function(number: int) -> str:

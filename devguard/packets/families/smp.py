@@ -22,9 +22,9 @@ import construct as c
 from devguard import wire
 from devguard.errors import Malformed
 from devguard.packets.checksums import crc16_xmodem
-from devguard.packets.family import Family
+from devguard.packets.family import Family, Read
 from devguard.packets.layout import Damaged, Layout, parse, rest
-from devguard.packets.packet import NOTHING, Context, Packet, checked, unreadable
+from devguard.packets.packet import Context, Effect, Packet, checked, unreadable
 
 FRAME: Final = "smp_frame"
 SERIAL: Final = "smp_serial"
@@ -78,6 +78,10 @@ _COMMANDS: Final = {
     (63, 0): "erase storage",
 }
 _ACTS: Final = frozenset({(0, 5), (1, 0), (1, 1), (1, 5), (63, 0)})
+# The readers do not mark these, and the vectors follow them: a clock that is set; settings, files and shell commands,
+# which can change whatever the device does.
+_UNMARKED: Final = frozenset({(0, 4), (3, 0), (3, 1), (3, 2), (3, 3), (8, 0), (9, 0)})
+_WRITE: Final = 2
 _WRITES: Final = frozenset({2, 3})
 
 PACKET: Final = c.Struct(
@@ -125,9 +129,14 @@ def decode_frame(data: bytes, _context: Context) -> Packet:
             fields["kwargs"] = _map(got.body)
         except Malformed as error:
             code, detail = "packet.unknown", f"the body is no CBOR map: {error.message}"
-    therapy = got.head.op in _WRITES and (got.group, got.command) in _ACTS
+    what, writes = (got.group, got.command), got.head.op in _WRITES
+    therapy, told = writes and what in _ACTS, None
+    if got.head.op == _WRITE and what in _UNMARKED:
+        told = Effect.ACTS
+    elif code is not None or (writes and what not in _COMMANDS):
+        told = Effect.UNKNOWN
     name = _name(got.head.op, got.group, got.command)
-    return Packet(FRAME, name, data, fields, None, therapy, code=code, detail=detail)
+    return Packet(FRAME, name, data, fields, None, therapy, code=code, detail=detail, told=told)
 
 
 def _name(operation: int, group: int, command: int) -> str:
@@ -185,10 +194,13 @@ def decode_serial(data: bytes, context: Context) -> Packet:
     if inner.valid:
         fields["smp"] = dict(inner.fields)
     name = inner.name if inner.valid else "block"
-    packet = checked(SERIAL, name, data, fields, (found, expected), therapy=inner.therapy_affecting)
+    acts = inner.therapy_affecting
+    packet = checked(SERIAL, name, data, fields, (found, expected), therapy=acts, told=inner.told)
     if packet.valid and got.length != len(got.frame) + 2:
         detail = f"the block says {got.length} bytes, has {len(got.frame) + 2}"
-        return Packet(SERIAL, name, data, fields, True, inner.therapy_affecting, code="packet.length", detail=detail)
+        return packet._replace(code="packet.length", detail=detail)
+    if packet.valid and not inner.valid:  # the console carries any frame; what it holds is said, and is not its fault
+        packet = packet._replace(detail=f"the frame in it is no SMP: {inner.detail}")
     return packet
 
 
@@ -225,15 +237,17 @@ def _characters(first: bytes) -> int:
 class SerialFramer:
     """Frames in a console's output: lines between other lines, joined until their block is whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Read, _context: Context) -> None:
+        self._read = read
         self._wanted = 0  # base64 characters of the block whose lines are held
         self._buffer = bytearray()
         self._base = 0
         self._held: list[bytes] = []
         self._got = self._begin = 0
         self.skipped = 0
+        self.damaged = 0
 
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+    def feed(self, data: bytes) -> list[tuple[int, Packet]]:
         """See `Framer.feed`."""
         self._buffer += data
         found = []
@@ -243,13 +257,13 @@ class SerialFramer:
             self._forget(len(self._buffer) - LONGEST_LINE)
         return found
 
-    def finish(self) -> list[tuple[int, bytes]]:
+    def finish(self) -> list[tuple[int, Packet]]:
         """See `Framer.finish`."""
         self._drop()
         self._forget(len(self._buffer))
         return []
 
-    def _line(self, line: bytes) -> list[tuple[int, bytes]]:
+    def _line(self, line: bytes) -> list[tuple[int, Packet]]:
         begin = line.rfind(FIRST)
         if begin >= 0:
             self._drop()
@@ -262,7 +276,7 @@ class SerialFramer:
         self._forget(len(line))
         return []
 
-    def _hold(self, line: bytes) -> list[tuple[int, bytes]]:
+    def _hold(self, line: bytes) -> list[tuple[int, Packet]]:
         if not self._held:
             self._wanted = _characters(line)
             self._got = 0
@@ -271,12 +285,13 @@ class SerialFramer:
         self._shift(len(line))
         if self._got < self._wanted:
             return []
-        text = b"".join(self._held)
-        if not decode_serial(text, NOTHING).valid:
+        packet = self._read(b"".join(self._held))
+        if not packet.valid:
+            self.damaged += 1
             self._drop()
             return []
         self._held.clear()
-        return [(self._begin, text)]
+        return [(self._begin, packet)]
 
     def _drop(self) -> None:
         self.skipped += sum(map(len, self._held))

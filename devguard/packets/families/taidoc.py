@@ -15,9 +15,9 @@ from typing import Any, Final
 import construct as c
 
 from devguard.packets.checksums import sum8
-from devguard.packets.family import Family
+from devguard.packets.family import Family, Read
 from devguard.packets.layout import Damaged, Layout, Swift
-from devguard.packets.packet import NOTHING, Context, Packet, checked, unreadable
+from devguard.packets.packet import Context, Effect, Packet, checked, unreadable
 from devguard.packets.stream import LengthFramer
 
 NAME: Final = "taidoc_td42xx"
@@ -92,6 +92,7 @@ def _decoded(data: bytes, layout: Layout | Swift) -> Packet:
         (found, expected),
         therapy=body.command == _SET_CLOCK,
         patient={"message"} if held else (),
+        told=None if body.command in _COMMANDS else Effect.UNKNOWN,
     )
 
 
@@ -100,9 +101,9 @@ def _name(command: int, direction: str) -> str:
     return f"{_COMMANDS.get(command, f'unknown {command:#04x}')}, {direction}"
 
 
-def framer() -> LengthFramer:
+def framer(read: Read, _context: Context) -> LengthFramer:
     """Packets in a serial stream."""
-    return LengthFramer(b"\x51", lambda _: SIZE, SIZE, lambda data: decode(data, NOTHING).valid)
+    return LengthFramer(b"\x51", lambda _: SIZE, SIZE, read)
 
 
 FAMILIES: Final = (Family(NAME, "TaiDoc TD-42xx meters", decode, framer, bulk, baud=19200),)

@@ -27,10 +27,11 @@ import construct as c
 
 from devguard.errors import Malformed
 from devguard.packets.checksums import crc16_ccitt_false
-from devguard.packets.families._tandem_opcodes import LONE, PAIRS, PATIENT_REQUESTS, SIGNED, THERAPY
-from devguard.packets.family import Family
+from devguard.packets.families._tandem_opcodes import LONE, PAIRS, PATIENT_REQUESTS, SIGNED, THERAPY, UNMARKED
+from devguard.packets.family import Family, Read
+from devguard.packets.gather import Gatherer
 from devguard.packets.layout import Damaged, Layout
-from devguard.packets.packet import Context, Packet, unreadable
+from devguard.packets.packet import Context, Effect, Packet, unreadable
 
 NAME: Final = "tandem_ble"
 HEAD: Final = 2
@@ -113,7 +114,8 @@ def decode(data: bytes, context: Context) -> Packet:
     elif fields["signed"] is not False and len(body.cargo) >= SIGNATURE:
         code, detail, authenticated = _signature(merged, fields, context)
     acts, good = _acts(body.opcode, kind), found == expected
-    return Packet(NAME, kind.name, data, fields, good, acts, authenticated, code, detail, _patient(kind))
+    told = Effect.ACTS if body.opcode in UNMARKED.get(kind.characteristic, ()) else None
+    return Packet(NAME, kind.name, data, fields, good, acts, authenticated, code, detail, _patient(kind), told)
 
 
 def _frames(data: bytes) -> list[bytes]:
@@ -137,6 +139,21 @@ def _frames(data: bytes) -> list[bytes]:
     if not fitting:
         raise Damaged("packet.unknown", f"no frame size at which {count} frames of transaction {txid} count down")
     return next((cut for cut in fitting if _sound(cut)), fitting[0])
+
+
+def _goes_on(parts: list[bytes]) -> bool | None:
+    """Whether a frame is missing behind these: heads count down and carry the transaction."""
+    first, index = parts[0], len(parts) - 1
+    if len(first) < OVERHEAD or first[0] > MAX_FOLLOW or first[1] != first[3]:
+        return False
+    if index and parts[-1][:HEAD] != bytes((first[0] - index, first[1])):
+        return None
+    return index < first[0] and sum(map(len, parts)) < OVERHEAD + first[4] + HEAD * (first[0] + 1)
+
+
+def gather(read: Read, _context: Context) -> Gatherer:
+    """The frames of a message, one a record."""
+    return Gatherer(read, _goes_on)
 
 
 def _sizes(whole: int, count: int) -> list[int]:
@@ -225,4 +242,4 @@ def framed(opcode: int, txid: int, cargo: bytes, chunk: int = CHUNKS[0], key: by
     return b"".join(bytes((len(chunks) - 1 - index, txid)) + part for index, part in enumerate(chunks))
 
 
-FAMILIES: Final = (Family(NAME, "Tandem t:slim X2 and Mobi, Bluetooth", decode),)
+FAMILIES: Final = (Family(NAME, "Tandem t:slim X2 and Mobi, Bluetooth", decode, gather=gather),)
