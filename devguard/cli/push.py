@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from devguard.cli.context import Command, Invocation
+from devguard.cli.inside import OPTIONS, check_inside, inside_options
 from devguard.cli.line import choose_port, component_lines
 from devguard.cli.record import Note, recorded
 from devguard.cli.visit import Errand, Visit, check_errand, visit_options
@@ -39,6 +40,10 @@ class Wish(Errand):
     progress: str
     protocol: str
     image: int
+    sbom: Path | None
+    known_exploited: Path | None
+    known: tuple[Path, ...]
+    vex: tuple[Path, ...]
 
 
 @click.command(cls=Command)
@@ -69,6 +74,7 @@ class Wish(Errand):
     help="On stderr: a bar on a terminal, else one JSON line a second (auto); those lines anywhere (json); nothing.",
 )
 @click.option("--dry-run", is_flag=True, help="Verify and check everything a bench can; open no port.")
+@inside_options
 @visit_options
 @click.pass_obj
 def push(invocation: Invocation, /, **options: Any) -> None:
@@ -130,10 +136,18 @@ class Pusher(Visit):
             self.note.manifest(judged.envelope.manifest_digest)
         self.note.details["file"] = str(self.wish.file)
         release = judged.verdict.require()
+        self._look_inside(trust, judged)
         self.note.release = f"{release.model} {release.version}"
         self.note.commit(action="release.verify")
         self.note.written = False
         return release, judged
+
+    def _look_inside(self, trust: TrustDocument, judged: Judged) -> None:
+        from devguard.manifest.release import release_facts
+
+        signed = None if judged.envelope is None else release_facts(judged.envelope).sbom_digest
+        wish = {name: getattr(self.wish, name) for name in OPTIONS}
+        check_inside(self.invocation, self.note, self.wish.file, wish, trust=trust, signed=signed, demanded=False)
 
     def _for_device(self, trust: TrustDocument, judged: Judged, report: Report) -> tuple[Release, Envelope]:
         """The verdict again, now for the device that answered: its model, its serial, what it runs."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -9,7 +10,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from devguard.cli.context import Command, Invocation
+from devguard.cli.inside import beside
 from devguard.cli.publish import publish
+from devguard.cli.release_check import check, state
 from devguard.cli.release_sign import sign
 from devguard.errors import Refused
 
@@ -78,6 +81,19 @@ def _sbom(folder: Path, description: ReleaseDescription, stack: ExitStack) -> Me
     return measure(stack.enter_context(open_input(inside(folder, description.sbom))))
 
 
+def _copy_bill(folder: Path, named: str, out: Path, measured: Measured | None) -> Path:
+    """The bill of materials beside the envelope, for those who are asked what is inside."""
+    from devguard.cli.files import inside
+    from devguard.custody.files import read_limited, write_atomic
+    from devguard.sbom.bom import MAX_BILL
+
+    path, data = beside(out), read_limited(inside(folder, named), MAX_BILL)
+    if measured is None or hashlib.sha256(data).digest() != measured.digest:
+        raise Refused("file.changed", f"{named} changed while the release was built")
+    write_atomic(path, data)
+    return path
+
+
 @release.command("build", cls=Command)
 @click.argument("description", type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The envelope to write.")
@@ -107,6 +123,7 @@ def build(invocation: Invocation, description: Path, out: Path, detached: bool) 
         sbom = _sbom(description.parent, described, stack)
         envelope = build_envelope(described, facts, measured, detached=detached, sbom=sbom)
         write_streamed(out, lambda file: write_envelope(envelope, {} if detached else readers, file))
+        bill = None if described.sbom is None else _copy_bill(description.parent, described.sbom, out, sbom)
     result = {
         "path": str(out),
         "model": described.model,
@@ -115,6 +132,7 @@ def build(invocation: Invocation, description: Path, out: Path, detached: bool) 
         "manifest_digest": envelope.manifest_digest.hex(),
         "signing": dict(described.thresholds),
         "notes": notes,
+        "sbom": None if bill is None else str(bill),
         "components": {name: {"digest": one.digest.hex(), "size": one.size} for name, one in measured.items()},
     }
     lines = [f"{described.model} {described.version} (sequence {described.sequence}) built: {out}, not signed yet"]
@@ -122,6 +140,7 @@ def build(invocation: Invocation, description: Path, out: Path, detached: bool) 
     if len(measured) > 1:
         total = sum(one.size for one in measured.values())
         lines.append(f"  {total} bytes in all, one after the other; they change together or not at all")
+    lines += [] if bill is None else [f"  bill of materials, signed by its digest: {bill}"]
     lines += [f"  note, {note}" for note in notes]
     asked = ", ".join(f"{count} {role}" for role, count in described.thresholds.items())
     lines += [f"  asks for signatures: {asked}; the trust document decides"] if asked else []
@@ -129,5 +148,5 @@ def build(invocation: Invocation, description: Path, out: Path, detached: bool) 
     invocation.result(result, "\n".join(lines))
 
 
-for _command in (sign, publish):
+for _command in (sign, publish, check, state):
     release.add_command(_command)

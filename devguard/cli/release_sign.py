@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import click
 
 from devguard.cli.context import Command, Invocation, passphrase_option
+from devguard.cli.inside import check_inside, inside_options
 from devguard.cli.record import Note, recorded
 
 if TYPE_CHECKING:
@@ -31,10 +32,12 @@ Outcome = tuple[dict[str, Any], str]
 @click.option("--digest-only", is_flag=True, help="Write what a signer elsewhere needs: digest and manifest, no image.")
 @click.option("--attach", type=click.Path(path_type=Path), metavar="SIG", help="Add a signature made elsewhere.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the signature (or the digest) to this file.")
+@inside_options
 @passphrase_option
 @click.pass_obj
 def sign(
     invocation: Invocation,
+    /,
     file: Path,
     reference: str | None,
     trust_file: Path | None,
@@ -42,11 +45,14 @@ def sign(
     attach: Path | None,
     out: Path | None,
     passphrase_fd: int | None,
+    **inside: Any,
 ) -> None:
     """Add one person's signature to FILE and show what is still missing.
 
     Where the key is on a machine that never sees the release: --digest-only writes FILE.digest; there, sign it with
     --key and -o SIG; here, --attach SIG adds the signature after it has verified.
+
+    With --known-exploited (or config.toml) nobody signs a release with a part that is known to be exploited.
     """
     if digest_only and attach is not None:
         raise click.UsageError("--digest-only and --attach are two different steps")
@@ -56,14 +62,27 @@ def sign(
         raise click.UsageError("Missing option '--key' / --digest-only / --attach")
     action = "release.digest" if digest_only else "release.sign"
     with recorded(invocation, action, only_where_kept=digest_only) as note:
-        trust = _trust_if_any(invocation, trust_file)
+        trust = trust_if_any(invocation, trust_file)
         if digest_only:
             done = _digest_only(invocation, note, file, reference, trust, out)
         elif attach is not None:
             done = _attach(invocation, note, file, attach, reference, trust)
         else:
+            _look_inside(invocation, note, file, inside, trust)
             done = _with_key(invocation, note, file, reference or "", passphrase_fd, trust, out)
     invocation.result(*done)
+
+
+def _look_inside(
+    invocation: Invocation, note: Note, file: Path, wish: dict[str, Any], trust: TrustDocument | None
+) -> None:
+    from devguard.cli.files import open_input
+    from devguard.manifest.envelope import read_envelope
+    from devguard.manifest.release import release_facts
+
+    with open_input(file) as stream:
+        signed = release_facts(read_envelope(stream)).sbom_digest
+    check_inside(invocation, note, file, wish, trust=trust, signed=signed, demanded=True)
 
 
 def _with_key(
@@ -228,7 +247,8 @@ def _signed_text(file: Path, who: tuple[str, str, str], state: ReleaseQuorum | N
     return "\n".join(lines)
 
 
-def _trust_if_any(invocation: Invocation, given: Path | None) -> TrustDocument | None:
+def trust_if_any(invocation: Invocation, given: Path | None) -> TrustDocument | None:
+    """The document that was named, or the home's; None where there is none."""
     if given is None and not invocation.home.trust_file.is_file():
         return None
     return invocation.home.trust(given)

@@ -43,6 +43,7 @@ for _command in (*CHANGING, *CARRYING):
 @click.option(
     "--require-device-nonce", is_flag=True, help="Devices without a clock demand a grant with their own nonce."
 )
+@click.option("--require-sbom", is_flag=True, help="No release without a signed bill of materials.")
 @passphrase_option
 @click.pass_obj
 def init(invocation: Invocation, /, folder: Path, **wish: Any) -> None:
@@ -85,6 +86,7 @@ def _first(invocation: Invocation, wish: dict[str, Any]) -> TrustDocument:
         roles={**root, **roles_of(invocation, wish["roles"], root, development=development)},
         development=development,
         require_device_nonce=wish["require_device_nonce"],
+        require_sbom=wish["require_sbom"],
     )
 
 

@@ -42,6 +42,7 @@ _clock = click.option(
 @click.option("--remove-key", "removed", multiple=True, metavar="KEY|PERSON", help="Leaves every role, not revoked.")
 @click.option("--max-step", type=click.IntRange(1, 2**32 - 1), help="How far a sequence number may jump.")
 @click.option("--require-device-nonce/--no-require-device-nonce", "nonce", default=None, help="As in `trust init`.")
+@click.option("--require-sbom/--no-require-sbom", "sbom", default=None, help="As in `trust init`.")
 @click.option("--lower-floor", "lowered", multiple=True, metavar="MODEL=SEQ", help="Undo a floor that was too high.")
 @click.option("--lower-grant-epoch", type=click.IntRange(0, 2**32 - 1), help="Undo an epoch that was too high.")
 @_expires
@@ -77,6 +78,7 @@ def _rotation(invocation: Invocation, previous: TrustDocument, wish: dict[str, A
         remove=frozenset(one for text in wish["removed"] for one in _keys_of(invocation, previous, text)),
         max_step=wish["max_step"],
         require_device_nonce=wish["nonce"],
+        require_sbom=wish["sbom"],
         lowered_floors=dict(_floor(text, "--lower-floor") for text in wish["lowered"]),
         lowered_epoch=wish["lower_grant_epoch"],
     )

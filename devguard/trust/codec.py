@@ -57,6 +57,7 @@ class Label(enum.IntEnum):
     KEPT_RELEASES = 11
     GRANT_EPOCH = 12
     REQUIRE_DEVICE_NONCE = 13
+    REQUIRE_SBOM = 14
 
 
 class EntryLabel(enum.IntEnum):
@@ -69,11 +70,14 @@ class EntryLabel(enum.IntEnum):
     NOT_AFTER = 5
 
 
+_MAY: Final = frozenset({Label.REQUIRE_SBOM})
+"""Rules that came after format 1 was first written: there and true, or absent."""
 _ENTRY_MUST: Final = frozenset({EntryLabel.KEY, EntryLabel.PERSON})
 
 
 def encode_payload(doc: TrustDocument) -> bytes:
     """The payload of `doc` (its `digest` is not part of it). Shape only; `decode_payload` applies the rules."""
+    later: dict[int, object] = {int(Label.REQUIRE_SBOM): True} if doc.require_sbom else {}
     return wire.encode(
         {
             int(Label.FORMAT): FORMAT_VERSION,
@@ -89,6 +93,7 @@ def encode_payload(doc: TrustDocument) -> bytes:
             int(Label.KEPT_RELEASES): sorted(doc.kept_releases),
             int(Label.GRANT_EPOCH): doc.grant_epoch,
             int(Label.REQUIRE_DEVICE_NONCE): doc.require_device_nonce,
+            **later,
         }
     )
 
@@ -134,6 +139,7 @@ def decode_payload(payload: bytes) -> TrustDocument:
         kept_releases=_digests(fields[Label.KEPT_RELEASES], "kept releases", RELEASE_DIGEST_SIZES),
         grant_epoch=_uint(fields[Label.GRANT_EPOCH], "grant epoch", MAX_EPOCH),
         require_device_nonce=_flag(fields[Label.REQUIRE_DEVICE_NONCE], "device nonce"),
+        require_sbom=_flag(fields.get(Label.REQUIRE_SBOM, False), "bill of materials"),
         digest=hashlib.sha256(payload).digest(),
     )
     # What was read must be all that was signed: integer and true are one map key to Python and two to CBOR, and a
@@ -158,7 +164,7 @@ def _labelled(value: object) -> dict[Label, object]:
     unknown = [key for key in value if not _is_int(key) or key not in wanted]
     if unknown:
         raise Malformed(CODE, f"unknown label {str(unknown[0])[:24]!r} in the payload")
-    missing = wanted - set(value)
+    missing = wanted - _MAY - set(value)
     if missing:
         raise Malformed(CODE, f"the payload lacks {Label(min(missing)).name.lower().replace('_', ' ')}")
     return {Label(key): item for key, item in value.items()}

@@ -133,6 +133,7 @@ def trust_payload(
     kept_releases: Iterable[bytes] = (),
     grant_epoch: int = 0,
     require_device_nonce: bool = False,
+    require_sbom: bool = False,
 ) -> TrustDocument:
     """The document these fields make, judged by the same rules as one that is read; errors of the payload as there."""
     unjudged = TrustDocument(
@@ -148,6 +149,7 @@ def trust_payload(
         kept_releases=frozenset(kept_releases),
         grant_epoch=grant_epoch,
         require_device_nonce=require_device_nonce,
+        require_sbom=require_sbom,
         digest=b"",
     )
     return codec.decode_payload(codec.encode_payload(unjudged))

@@ -112,6 +112,7 @@ class TrustDocument:
     grant_epoch: int
     require_device_nonce: bool
     digest: bytes
+    require_sbom: bool = False
 
     def role(self, name: RoleName) -> Role | None:
         """The role, or None when the document does not have it."""

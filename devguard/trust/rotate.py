@@ -46,6 +46,7 @@ class Change:
     grant_epoch: int | None = None
     max_step: int | None = None
     require_device_nonce: bool | None = None
+    require_sbom: bool | None = None
     lowered_floors: Mapping[str, int] = field(default_factory=dict)
     lowered_epoch: int | None = None
     jump: bool = False
@@ -92,6 +93,7 @@ def successor(
         require_device_nonce=(
             previous.require_device_nonce if change.require_device_nonce is None else change.require_device_nonce
         ),
+        require_sbom=previous.require_sbom if change.require_sbom is None else change.require_sbom,
     )
     doc = codec.decode_payload(codec.encode_payload(drafted))
     if not change.jump:

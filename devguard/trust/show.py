@@ -30,6 +30,7 @@ def as_dict(doc: TrustDocument, root: Quorum | None = None) -> dict[str, object]
         "kept_releases": sorted(item.hex() for item in doc.kept_releases),
         "grant_epoch": doc.grant_epoch,
         "require_device_nonce": doc.require_device_nonce,
+        "require_sbom": doc.require_sbom,
     }
     if root is not None:
         shown["signed"] = {"enough": bool(root), "persons": list(root.persons), "missing": root.missing}

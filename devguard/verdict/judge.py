@@ -122,6 +122,14 @@ def _use_before(facts: ReleaseFacts, now: int) -> str:
     return f"to be used before {facts.use_before}"
 
 
+def _sbom(facts: ReleaseFacts, trust: TrustDocument) -> str:
+    if facts.sbom_digest is not None:
+        return f"bill of materials sha256 {facts.sbom_digest.hex()} is signed"
+    if trust.require_sbom:
+        raise Refused("sbom.missing", "the trust document asks for a signed bill of materials; the release has none")
+    return "no bill of materials, and the trust document asks for none"
+
+
 def _judge_facts(
     steps: Steps,
     envelope: Envelope,
@@ -130,7 +138,7 @@ def _judge_facts(
     target: Target,
     payload: Payloads,
 ) -> None:
-    names = ("vendor", "class", "device", "components", "sequence", "security-version", "requires", "image")
+    names = ("vendor", "class", "device", "components", "sequence", "security-version", "requires", "sbom", "image")
     if facts is None:
         for name in names:
             steps.skip(name, "the manifest was refused")
@@ -143,6 +151,7 @@ def _judge_facts(
         lambda: check_sequence(facts, envelope.manifest_digest, trust, target),
         lambda: check_security_version(facts, trust, target),
         lambda: check_requires(facts, target),
+        lambda: _sbom(facts, trust),
         lambda: check_images(facts, payload),
     )
     for name, judge_it in zip(names, judged, strict=True):

@@ -35,6 +35,7 @@ STEPS: Final[Mapping[str, str]] = MappingProxyType(
         "sequence": "SUIT draft-37 s8.4.3; RFC 9124 s4.2.1",
         "security-version": "devguard formats: envelope",
         "requires": "SUIT update management s5 (version)",
+        "sbom": "devguard formats: trust; FD&C Act 524B(b)(3)",
         "image": "SUIT draft-37 s8.4.8.6, s8.4.8.8",
     }
 )
