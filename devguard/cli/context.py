@@ -36,6 +36,7 @@ class Invocation:
     clock: Callable[[], float] = time.time
     ticks: Callable[[], float] = time.monotonic
     pause: Callable[[float], object] = time.sleep
+    asks: bool = False  # somebody sits at a terminal, and this run is theirs: a question may be put to them
 
     @property
     def home(self) -> Home:

@@ -18,6 +18,7 @@ from devguard.errors import Malformed, Refused
 
 if TYPE_CHECKING:
     from devguard.grant.claims import Grant
+    from devguard.grant.request import GrantRequest
     from devguard.manifest.envelope import Envelope
 
 GRANT_LIMIT: Final = 16 * 1024
@@ -98,6 +99,14 @@ def read_grant_file(path: Path) -> Grant:
     from devguard.grant.claims import read_grant
 
     return read_grant(read_limited(path, GRANT_LIMIT))
+
+
+def read_request_file(path: Path) -> GrantRequest:
+    """The grant request in a file, its proof of possession checked; what `read_limited` and `read_request` raise."""
+    from devguard.custody.files import read_limited
+    from devguard.grant.request import read_request
+
+    return read_request(read_limited(path, GRANT_LIMIT))
 
 
 def payload_reader(file: BinaryIO, envelope: Envelope, name: str) -> SliceReader | None:

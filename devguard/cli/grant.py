@@ -1,26 +1,24 @@
-"""`devguard grant issue|show|check`: who may push what, where, until when."""
+"""`devguard grant`: who may push what, where, until when. Here `show` and `check`; the others beside it."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from devguard.cli.context import Command, Invocation, passphrase_option
+from devguard.cli.context import Command, Invocation
+from devguard.cli.grant_hand import HANDING
+from devguard.cli.grant_issue import ISSUING
+from devguard.cli.grant_revoke import REVOKING
+from devguard.cli.grant_scope import ACTIONS
 from devguard.cli.record import recorded
-from devguard.cli.times import Duration, Moment, iso, left
-from devguard.errors import Refused
+from devguard.cli.times import Moment
 
 if TYPE_CHECKING:
-    from devguard.custody.keyfile import FileSigner, KeyInfo
     from devguard.grant.check import DeviceView
     from devguard.grant.claims import Grant
-    from devguard.grant.scope import Scope
     from devguard.trust.document import TrustDocument
-
-HEX = "hexadecimal"
 
 
 @click.group()
@@ -28,189 +26,31 @@ def grant() -> None:
     """Who may push what, where, until when."""
 
 
-@grant.command("issue", cls=Command)
-@click.option(
-    "--authority",
-    "authorities",
-    multiple=True,
-    required=True,
-    metavar="KEY",
-    help="A technician-authority key (several where its threshold asks).",
-)
-@click.option("--technician", required=True, metavar="FILE|NAME", help="The technician's key: public export or name.")
-@click.option("--model", "models", multiple=True, required=True, help="A device model; * for any.")
-@click.option("--serial", "serials", multiple=True, help="A serial number.")
-@click.option("--any-serial", is_flag=True, help="Any serial number.")
-@click.option("--site", "sites", multiple=True, help="A site (default: any).")
-@click.option("--expires", type=Duration(), default="8h", show_default=True, help="How long it holds; at most 12h.")
-@click.option(
-    "--action", "actions", multiple=True, type=click.Choice(["update", "recover", "read-log"]), help="Default: update."
-)
-@click.option(
-    "--max-uses", type=click.IntRange(1, 65_535), help="How many releases it may install (default: any number)."
-)
-@click.option("--trained-until", type=Moment(), help="When the technician's training lapses (default: not limited).")
-@click.option("--release", "release_file", type=click.Path(path_type=Path), help="Only this release.")
-@click.option("--device-nonce", metavar="HEX", help="The nonce the device shows (`device info`); good for one release.")
-@click.option("--epoch", type=click.IntRange(0, 2**32 - 1), help="Grant epoch (default: the trust document's).")
-@click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The grant to write.")
-@passphrase_option
-@click.pass_obj
-def issue(
-    invocation: Invocation,
-    /,
-    authorities: tuple[str, ...],
-    technician: str,
-    out: Path,
-    passphrase_fd: int | None,
-    **wish: Any,
-) -> None:
-    """Issue a grant to a technician's key. Everything it does not name, it denies; `*` is any, and is shown."""
-    from devguard.custody.files import write_atomic
-    from devguard.grant.claims import issue_grant, read_grant
-
-    if bool(wish["serials"]) == wish["any_serial"]:
-        raise click.UsageError("say which device: --serial S (several times), or --any-serial")
-    holder = invocation.home.key_info(technician)
-    if holder.role != "technician":
-        raise Refused("key.purpose", f"{technician} is a {holder.role} key, not a technician's")
-    signers = [invocation.signer(one, passphrase_fd) for one in authorities]
-    issuer = _issuer(signers, holder)
-    now = invocation.now()
-    with recorded(invocation, "grant.issue", actor=issuer) as note:
-        data = issue_grant(
-            signers,
-            issuer=issuer,
-            subject=holder.person,
-            holder=holder.key,
-            scope=_scope(invocation, wish),
-            now=now,
-            expires=now + wish["expires"],
-            cti=os.urandom(16),
-        )
-        made = read_grant(data)
-        note.digest("GRANT", _digest(made))
-        note.details.update(
-            technician=holder.person, serials=_names(made.scope.serials), models=_names(made.scope.models)
-        )
-        note.commit()
-        write_atomic(out, data)
-    invocation.result({"path": str(out), **as_dict(made)}, f"{_text(made, now)}\nwritten to {out}")
-
-
-def _issuer(signers: list[FileSigner], holder: KeyInfo) -> str:
-    from devguard.trust.model import same_person
-
-    for signer in signers:
-        if signer.info.role != "technician-authority":
-            raise Refused(
-                "key.purpose",
-                f"{signer.info.name} is a {signer.info.role} key; grants come from technician authorities",
-            )
-        if same_person(signer.info.person) == same_person(holder.person):
-            raise Refused("grant.signature", f"{holder.person} cannot grant to themselves")
-    return ", ".join(signer.info.person for signer in signers)
-
-
-def _scope(invocation: Invocation, wish: dict[str, Any]) -> Scope:
-    from devguard.grant.scope import ANY, Scope
-
-    manifest = None
-    if wish["release_file"] is not None:
-        from devguard.cli.files import open_input
-        from devguard.manifest.envelope import read_envelope
-
-        with open_input(wish["release_file"]) as stream:
-            manifest = read_envelope(stream).manifest_digest
-    epoch = wish["epoch"]
-    if epoch is None:
-        epoch = invocation.home.trust(None).grant_epoch if invocation.home.trust_file.is_file() else 0
-    return Scope(
-        models=frozenset(wish["models"]),
-        serials=frozenset([ANY] if wish["any_serial"] else wish["serials"]),
-        sites=frozenset(wish["sites"] or [ANY]),
-        actions=frozenset(wish["actions"] or ["update"]),
-        epoch=epoch,
-        release_digest=manifest,
-        any_release=manifest is None,
-        max_uses=wish["max_uses"],
-        trained_until=wish["trained_until"],
-        device_nonce=_nonce(wish["device_nonce"]),
-    )
-
-
-def _nonce(text: str | None) -> bytes | None:
-    if text is None:
-        return None
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not {HEX}", param_hint="--device-nonce") from None
-
-
-def _digest(one: Grant) -> bytes:
-    import hashlib
-
-    return hashlib.sha256(one.untagged).digest()
-
-
-def _names(members: frozenset[str]) -> str:
-    return ", ".join(sorted(members)) or "none"
-
-
-def as_dict(one: Grant) -> dict[str, Any]:
-    """A grant as plain values. What it says, not whether it holds."""
-    scope = one.scope
-    return {
-        "issuer": one.issuer,
-        "technician": one.subject,
-        "holder": one.holder.fingerprint,
-        "cti": one.cti.hex(),
-        "issued": iso(one.issued),
-        "not_before": iso(one.not_before),
-        "expires": iso(one.expires),
-        "models": sorted(scope.models),
-        "serials": sorted(scope.serials),
-        "sites": sorted(scope.sites),
-        "actions": sorted(scope.actions),
-        "release": "*" if scope.any_release else None if scope.release_digest is None else scope.release_digest.hex(),
-        "sequences": None if scope.sequences is None else list(scope.sequences),
-        "max_uses": "*" if scope.max_uses is None else scope.max_uses,
-        "trained_until": "*" if scope.trained_until is None else iso(scope.trained_until),
-        "epoch": scope.epoch,
-        "device_nonce": None if scope.device_nonce is None else scope.device_nonce.hex(),
-        "delegated": one.parent is not None,
-        "any": list(scope.wide),
-    }
-
-
-def _text(one: Grant, now: int) -> str:
-    scope = one.scope
-    release = (
-        "any" if scope.any_release else scope.release_digest.hex() if scope.release_digest else str(scope.sequences)
-    )
-    lines = [
-        f"{one.subject} may {_names(scope.actions)} {_names(scope.models)}, serial {_names(scope.serials)}, "
-        f"site {_names(scope.sites)}",
-        f"  from {iso(one.not_before)} until {iso(one.expires)} ({left(one.expires - now)} left), release {release}",
-        f"  key {one.holder.fingerprint}, granted by {one.issuer}",
-    ]
-    if scope.device_nonce is not None:
-        lines.append(f"  bound to device nonce {scope.device_nonce.hex()}: good for one release")
-    if scope.wide:
-        lines.append(f"  WIDE: any {', any '.join(scope.wide)}")
-    return "\n".join(lines)
+for _command in (*ISSUING, *HANDING, *REVOKING):
+    grant.add_command(_command)
 
 
 @grant.command("show", cls=Command)
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_obj
 def show(invocation: Invocation, file: Path) -> None:
-    """Show what a grant says. Nothing is judged: `grant check` judges."""
-    from devguard.cli.files import read_grant_file
+    """Show what a grant, or a request for one, says. Nothing is judged: `grant check` judges."""
+    from devguard.cli.files import GRANT_LIMIT
+    from devguard.cli.grant_text import as_dict, request_dict, request_text, text
+    from devguard.cose.headers import Header
+    from devguard.cose.sign import TYP_REQUEST
+    from devguard.custody.files import read_limited
+    from devguard.grant.claims import read_grant
+    from devguard.grant.cwt import read_token
+    from devguard.grant.request import read_request
 
-    one = read_grant_file(file)
-    invocation.result(as_dict(one), _text(one, invocation.now()))
+    data, now = read_limited(file, GRANT_LIMIT), invocation.now()
+    if read_token(data, "grant.malformed").sign.headers.get(Header.TYP) == TYP_REQUEST:
+        request = read_request(data)
+        invocation.result({"request": request_dict(request)}, request_text(request, now))
+        return
+    one = read_grant(data)
+    invocation.result(as_dict(one), text(one, now))
 
 
 @grant.command("check", cls=Command)
@@ -223,7 +63,7 @@ def show(invocation: Invocation, file: Path) -> None:
 @click.option("--site", help="At this site.")
 @click.option(
     "--action",
-    type=click.Choice(["update", "recover", "read-log"]),
+    type=click.Choice(ACTIONS),
     help="For this action (default: the grant's first).",
 )
 @click.option(
@@ -246,32 +86,35 @@ def check(
 ) -> None:
     """Check a grant as a device would, as far as a bench can; what it cannot know is said.
 
-    Without --device-epoch the grant passes when some device under this trust document could take its epoch.
+    Without --device-epoch the grant passes when some device under this trust document could take its epoch. A
+    technician who is suspended here is refused here, whatever a device knows.
     """
     from devguard.cli.files import read_grant_file
+    from devguard.cli.grant_text import as_dict, digest, text
+    from devguard.cli.standing import check_standing
     from devguard.grant.check import check_grant
     from devguard.grant.claims import Action
 
     with recorded(invocation, "grant.check") as note:
         one = read_grant_file(file)
-        note.digest("GRANT", _digest(one))
+        note.digest("GRANT", digest(one))
         moment = now if now is not None else invocation.now()
         trust = invocation.home.trust(trust_file)
         view = device_view(one, trust, model=model, serial=serial, site=site, epoch=device_epoch)
-        wanted = Action(
-            action
-            or (
-                sorted(one.scope.actions)[0]
-                if len(one.scope.actions) == 1 and "*" not in one.scope.actions
-                else "update"
-            )
-        )
+        wanted = Action(action or _only_action(one))
         check_grant(one, trust=trust, now=moment, device=view, action=wanted, holder=None)
+        check_standing(note, one)
         note.commit()
     unknown = _unknown(one, device_epoch is None)
-    lines = [f"good for {wanted} on {view.model} {view.serial}", _text(one, moment)]
+    lines = [f"good for {wanted} on {view.model} {view.serial}", text(one, moment)]
     lines += [f"  not known here: {what}" for what in unknown]
     invocation.result({"ok": True, "not_known": unknown, **as_dict(one)}, "\n".join(lines))
+
+
+def _only_action(one: Grant) -> str:
+    """The grant's action where it names one, else `update`."""
+    actions = sorted(one.scope.actions)
+    return actions[0] if len(actions) == 1 and actions != ["*"] else "update"
 
 
 def _unknown(one: Grant, epoch: bool) -> list[str]:

@@ -5,6 +5,7 @@
     trust/current.trust             the trust document in use: the first complete one, then what follows from it
     trust/N.trust                   every version that was in use here
     memory.cbor                     what must not be forgotten; the evidence log says whether it is the right one
+    technicians.cbor                who may be granted anything here, and who is suspended; the memory names it
     grants/*.grant                  grants received
     releases/DIGEST.suit            releases pushed from here, to make patches from
     evidence/                       the log and its checkpoint, nothing else
@@ -66,6 +67,11 @@ class Home:
     def memory_file(self) -> Path:
         """What this station remembers."""
         return self.path / "memory.cbor"
+
+    @property
+    def technicians_file(self) -> Path:
+        """The technicians known here."""
+        return self.path / "technicians.cbor"
 
     def trust_version(self, number: int) -> Path:
         """Where version `number` of the trust document is kept."""

@@ -28,6 +28,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "inspect": (f"{_CLI}.inspect", "inspect", "What a file is, field by field, and what is wrong with it."),
     "shelf": (f"{_CLI}.shelf", "shelf", "A repository of releases: made, followed, carried on a stick."),
     "grant": (f"{_CLI}.grant", "grant", "Who may push what, where, until when."),
+    "technician": (f"{_CLI}.technician", "technician", "Who may be granted anything: training, suspensions."),
     "device": (f"{_CLI}.device", "device", "Find devices and ask them who they are."),
     "push": (f"{_CLI}.push", "push", "Push a release to a device."),
     "approve": (f"{_CLI}.approve", "approve", "Approve a push as the second technician."),
@@ -65,7 +66,7 @@ def devguard(ctx: click.Context, home_dir: Path | None) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point: run, map whatever happens to the contract's exit status, exit."""
-    invocation = Invocation()
+    invocation = Invocation(asks=sys.stdin is not None and sys.stdin.isatty())
     status = run(list(sys.argv[1:] if args is None else args), invocation)
     sys.exit(max(int(status), _flushed()))
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from devguard.trust.document import TrustDocument
     from devguard.verdict.release import Release
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+_PLAIN: Final = 1  # the format of a memory without a list of technicians, which older versions read
 LIMIT: Final = 1 << 20
 CLOCK_STEP: Final = 60  # seconds: the latest time is not written again for less
 CLOCK_LEEWAY: Final = 600  # seconds a clock may be corrected backwards
@@ -43,7 +44,8 @@ _HINT: Final = "find out who put an old state back; then `devguard trust recover
 @dataclass(frozen=True, slots=True)
 class Memory:
     """One state of the memory. origin: whose it is, the log's origin line; sequences: newest release pushed, by model;
-    spent: uses of grants by their id; latest: epoch seconds; records: the log had at least so many then."""
+    spent: uses of grants by their id; latest: epoch seconds; records: the log had at least so many then; technicians:
+    SHA-256 of the list of technicians."""
 
     origin: str
     trust_version: int = 0
@@ -52,16 +54,23 @@ class Memory:
     spent: Mapping[bytes, Spent] = field(default_factory=dict)
     latest: int = 0
     records: int = 0
+    technicians: bytes | None = None
 
     def encode(self) -> bytes:
         """The bytes whose SHA-256 the log carries."""
         spent = {cti: [one.manifest_digest, one.uses, one.expires] for cti, one in self.spent.items()}
         parts = [self.trust_version, self.trust_digest, dict(self.sequences), spent, self.latest, self.records]
-        return wire.encode([FORMAT, self.origin, *parts])
+        if self.technicians is None:
+            return wire.encode([_PLAIN, self.origin, *parts])
+        return wire.encode([FORMAT, self.origin, *parts, self.technicians])
 
     def with_trust(self, document: TrustDocument) -> Memory:
         """With `document` as the one in use."""
         return replace(self, trust_version=document.version, trust_digest=document.digest)
+
+    def with_technicians(self, digest: bytes) -> Memory:
+        """With the list of technicians of that digest as the one that counts."""
+        return replace(self, technicians=digest)
 
     def with_push(self, release: Release, grant: CheckedGrant) -> Memory:
         """With a release that a device took, and the use of the grant it took it under."""
@@ -83,19 +92,21 @@ def decode(data: bytes) -> Memory:
     """The memory in `data`; `Malformed("wire.malformed")` for anything else."""
     value: Any = wire.decode(data)
     shape: tuple[Any, ...] = (int, str, int, (bytes, type(None)), dict, dict, int, int)
+    if isinstance(value, list) and value[:1] == [FORMAT]:
+        shape = (*shape, bytes)
     if (
         not isinstance(value, list)
         or len(value) != len(shape)
-        or value[0] != FORMAT
+        or value[0] not in (_PLAIN, FORMAT)
         or not all(
             isinstance(item, kind) and not isinstance(item, bool) for item, kind in zip(value, shape, strict=True)
         )
         or not all(isinstance(model, str) and type(seq) is int for model, seq in value[4].items())
         or not all(isinstance(cti, bytes) and _is_spent(one) for cti, one in value[5].items())
     ):
-        raise Malformed("wire.malformed", f"not a station's memory of format {FORMAT}")
+        raise Malformed("wire.malformed", f"not a station's memory of format {_PLAIN} or {FORMAT}")
     spent = {cti: Spent(*one) for cti, one in value[5].items()}
-    return Memory(value[1], value[2], value[3], value[4], spent, value[6], value[7])
+    return Memory(value[1], value[2], value[3], value[4], spent, *value[6:])
 
 
 def _is_spent(value: object) -> bool:

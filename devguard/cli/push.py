@@ -170,6 +170,7 @@ class Pusher(Visit):
         return verdict.require(), judged.envelope
 
     def _push(self, trust: TrustDocument, judged: Judged, signer: FileSigner, checked: CheckedGrant) -> dict[str, Any]:
+        from devguard.cli.confirm import confirmed
         from devguard.cli.judging import stream_of
         from devguard.cli.line import runner_on, totals
         from devguard.cli.progress import progress_bar
@@ -185,6 +186,7 @@ class Pusher(Visit):
         started = ticks()
         with SerialDriver.open(port, wish.baud, ticks) as driver:
             runner = runner_on(driver, baud=wish.baud)
+            bench = confirmed(self.invocation, runner, bench)
             before = self._before(runner, bench)
             bench = replace(bench, serial=before.serial)  # from here on this very device, or none
             note.device = before.serial

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from devguard.cli.context import Command, Invocation
+from devguard.cli.grant_revoke import kept_grants, kept_line
 from devguard.cli.times import iso, left
 from devguard.errors import DevguardError
 
@@ -15,13 +16,14 @@ from devguard.errors import DevguardError
 @click.option("--no-ports", is_flag=True, help="Do not ask the serial ports.")
 @click.pass_obj
 def status(invocation: Invocation, no_ports: bool) -> None:
-    """Show valid grants with minutes left, trust version and age, keys, and ports with devices."""
+    """Show grants with minutes left, who is suspended and whose training lapses, trust, keys, ports with devices."""
     now = invocation.now()
     data = {
         "home": str(invocation.home.path),
         "trust": _trust(invocation, now),
         "memory": _memory(invocation, now),
-        "grants": _grants(invocation, now),
+        "grants": kept_grants(invocation, now),
+        "technicians": _technicians(invocation, now),
         "keys": _keys(invocation),
         "shelf": _shelf(invocation, now),
         "ports": [] if no_ports else _ports(),
@@ -83,25 +85,30 @@ def _memory(invocation: Invocation, now: int) -> dict[str, Any]:
     return {"ok": True, "latest": iso(memory.latest), **known}
 
 
-def _grants(invocation: Invocation, now: int) -> list[dict[str, Any]]:
-    from devguard.cli.files import read_grant_file
+def _technicians(invocation: Invocation, now: int) -> dict[str, Any]:
+    """Everybody who is suspended here, and every training that has lapsed or lapses within thirty days."""
+    from devguard.cli.standing import lapsing, look
+    from devguard.cli.technician import suspended_persons
 
-    rows: list[dict[str, Any]] = []
-    for path in invocation.home.grant_files():
-        try:
-            one = read_grant_file(path)
-        except DevguardError as error:
-            rows.append({"file": path.name, "code": error.code})
-            continue
-        rows.append(
-            {
-                "file": path.name,
-                "technician": one.subject,
-                "serials": sorted(one.scope.serials),
-                "minutes_left": max(0, (one.expires - now) // 60),
-            }
-        )
-    return rows
+    try:
+        roster = look(invocation.home)
+    except DevguardError as error:
+        return {"ok": False, "code": error.code, "message": error.message}
+    training = [{"name": name, "model": model, "until": iso(until)} for name, model, until in lapsing(roster, now)]
+    return {"ok": True, "known": len(roster.technicians), "suspended": suspended_persons(roster), "training": training}
+
+
+def _technicians_text(data: dict[str, Any]) -> list[str]:
+    if not data["ok"]:
+        return [f"people {data['code']}: {data['message']}"]
+    lines = []
+    for row in data["suspended"]:
+        reason = f": {row['reason']}" if row["reason"] else ""
+        lines.append(f"people SUSPENDED {row['person']} since {row['since']}{reason}")
+    for row in data["training"]:
+        model = "every model" if row["model"] == "*" else row["model"]
+        lines.append(f"people training of {row['name']} for {model} until {row['until']}")
+    return lines
 
 
 def _keys(invocation: Invocation) -> list[dict[str, Any]]:
@@ -141,12 +148,8 @@ def _text(data: dict[str, Any]) -> str:
     elif memory["latest"] is not None:
         lines.append(f"memory trust version {memory['trust_version']}, latest time {memory['latest']}")
     lines += _shelf_text(data["shelf"])
-    for row in data["grants"]:
-        if "code" in row:
-            lines.append(f"grant  {row['file']}: {row['code']}")
-        else:
-            serials = ", ".join(row["serials"])
-            lines.append(f"grant  {row['file']}: {row['technician']} on {serials}, {row['minutes_left']} min left")
+    lines += _technicians_text(data["technicians"])
+    lines += [f"grant  {kept_line(row)}" for row in data["grants"]]
     if not data["grants"]:
         lines.append("grant  none kept")
     lines += [f"key    {row['name']}: {row.get('alg', row.get('code'))} {row.get('role', '')}" for row in data["keys"]]

@@ -83,7 +83,8 @@ def push(invocation: Invocation, /, sources: tuple[Path, ...], **wish: Any) -> N
 @click.option("--reason", required=True, help="What happened, for the record.")
 @click.pass_obj
 def recover(invocation: Invocation, digest: str, person: str, reason: str) -> None:
-    """Take this station's memory and clock as they stand, after a restore from backup or a clock that was ahead.
+    """Take this station's memory, list of technicians and clock as they stand, after a restore from backup or a clock
+    that was ahead.
 
     DIGEST is what `devguard trust show` prints; compare it with the signed record of the ceremony, or with a colleague
     at another station, before you vouch for it. What was expected and what was found goes on record with the name.
@@ -126,11 +127,13 @@ def _wrong(note: Note, document: TrustDocument) -> str | None:
 
 
 def _accepted(home: Home, origin: str, document: TrustDocument, now: int) -> Memory:
-    """What lies on disk, as far as it can be read, with the document in use and the time as they stand."""
+    """What lies on disk, as far as it can be read, with the document in use, the list of technicians and the time as
+    they stand."""
     from devguard.cli.memory import Memory, peek
+    from devguard.cli.standing import digest_of
 
     found = peek(home) or Memory(origin)
-    return replace(found.with_trust(document), latest=now)
+    return replace(found.with_trust(document), latest=now, technicians=digest_of(home))
 
 
 CARRYING: Final = (follow, push, recover)

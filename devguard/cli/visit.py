@@ -45,6 +45,7 @@ class Errand:
     second_key: str | None
     second_grant: Path | None
     approval: Path | None
+    qr: bool
     serial: str | None
     trust: Path | None
     baud: int
@@ -67,9 +68,10 @@ _OPTIONS = (
     click.option(
         "--approval",
         type=click.Path(path_type=Path),
-        help="Wait for the second technician's approval in this file; the request is written beside it.",
+        help="Wait for the second technician's approval in this file, the request beside it; - for text typed here.",
     ),
-    click.option("--serial", help="This proven serial number, or none."),
+    click.option("--qr", is_flag=True, help="Draw what the second technician is asked as a QR code too."),
+    click.option("--serial", help="This proven serial number, or none (default: asked for at a terminal)."),
     click.option("--trust", type=click.Path(path_type=Path), help="The trust document (default: the home's)."),
     click.option("--baud", type=click.IntRange(300, 4_000_000), default=BAUD, show_default=True, help="Line speed."),
     click.option("--reason", help="Why, for the record."),
@@ -88,7 +90,8 @@ def visit_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def check_errand(errand: Errand) -> None:
     """A usage error where options contradict each other."""
-    if (errand.second_key is None) != (errand.second_grant is None):
+    typed = errand.second_key is None and errand.approval is not None  # a grant at hand makes a short answer enough
+    if (errand.second_key is None) != (errand.second_grant is None) and not typed:
         raise click.UsageError("--second-key and --second-grant go together")
 
 
@@ -99,6 +102,10 @@ class Visit:
         self.invocation = invocation
         self.errand = errand
         self.note = note
+        if errand.qr:
+            from devguard.cli.qr import need_segno
+
+            need_segno()
 
     def trust(self) -> TrustDocument:
         """The trust document, in its time."""
@@ -144,9 +151,11 @@ class Visit:
     ) -> CheckedGrant:
         """The bench's check of a grant for an action; `model` None: whichever the grant names."""
         from devguard.cli.grant import device_view
+        from devguard.cli.standing import check_standing
         from devguard.grant.check import check_grant
         from devguard.grant.claims import Action
 
+        check_standing(self.note, one)
         view = device_view(one, trust, model=model, serial=self.errand.serial)
         if self.note.memory is not None:
             view = replace(view, spent=self.note.memory.spent)
@@ -161,22 +170,34 @@ class Visit:
                 self.note.details[name.replace("_", "-")] = text
 
     def bench(self, trust: TrustDocument, checked: CheckedGrant, signer: FileSigner) -> Bench:
-        """Who comes, for a conversation."""
+        """Who comes, for a conversation; `device.identity` where nobody said to which of several devices."""
+        from devguard.cli.confirm import need_serial
         from devguard.session.connect import Bench
 
+        need_serial(self.invocation, self.errand.serial, checked.grant)
         return Bench(trust, self.invocation.now(), os.urandom, checked.grant.untagged, signer, self.errand.serial)
 
     def approver(self) -> Approver | None:
         """The second technician, in this room or another; None where nobody was named."""
-        from devguard.cli.approve import file_approver, key_approver
+        from devguard.cli.approvers import TYPED, KeyApprover, WaitingApprover
+        from devguard.cli.files import read_grant_file
 
         errand = self.errand
-        if errand.second_key is not None and errand.second_grant is not None:
+        grant = None if errand.second_grant is None else read_grant_file(errand.second_grant)
+        if errand.second_key is not None and grant is not None:
             signer = self.invocation.signer(errand.second_key, errand.second_passphrase_fd)
-            return key_approver(signer, errand.second_grant)
+            return KeyApprover(signer, grant, self._second)
         if errand.approval is not None:
-            return file_approver(self.invocation, errand.approval)
+            place = None if str(errand.approval) == TYPED else errand.approval
+            return WaitingApprover(self.invocation, self._second, grant, place, errand.qr)
         return None
+
+    def _second(self, grant: Grant) -> None:
+        """What stands against the second technician here; their grant is in the record from here on."""
+        from devguard.cli.standing import check_standing
+
+        self.note.digest("SECOND_GRANT", hashlib.sha256(grant.untagged).digest())
+        check_standing(self.note, grant)
 
     def patiently(self, attempt: Callable[[], T], *, wait: bool) -> T:
         """With `wait` a device that is still in a lost session, or backs off, is waited for."""

@@ -35,6 +35,8 @@ __all__ = [
     "TYP_CREDENTIAL",
     "TYP_GRANT",
     "TYP_REPORT",
+    "TYP_REQUEST",
+    "TYP_SUSPENSIONS",
     "TYP_TRUST",
     "Sign1",
     "SignMany",
@@ -52,6 +54,8 @@ TAG_SIGN1: Final = 18
 TYP_TRUST: Final = "application/devguard-trust+cbor"
 TYP_GRANT: Final = "application/devguard-grant+cwt"
 TYP_CREDENTIAL: Final = "application/devguard-credential+cwt"
+TYP_REQUEST: Final = "application/devguard-grant-request+cwt"
+TYP_SUSPENSIONS: Final = "application/devguard-suspensions+cwt"
 TYP_APPROVAL: Final = "application/devguard-approval+cbor"
 TYP_REPORT: Final = "application/devguard-report+cbor"
 

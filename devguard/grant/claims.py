@@ -74,7 +74,7 @@ def read_grant(data: bytes) -> Grant:
     if not isinstance(cti, bytes) or len(cti) != CTI_SIZE:
         raise Malformed(CODE, f"the token id is not {CTI_SIZE} bytes")
     holder = holder_key(take(claims, cwt.CNF, "confirmation key", CODE), CODE)
-    _check_holder(holder)
+    check_holder(holder)
     parent = claims.pop(Claim.PARENT, None)
     if parent is not None and not isinstance(parent, bytes):
         raise Malformed(CODE, "the parent grant is not a byte string")
@@ -97,7 +97,8 @@ def _check_times(issued: int, not_before: int, expires: int) -> None:
         raise Malformed(CODE, f"a grant of {expires - not_before} s; at most {MAX_LIFE} s (12 h) are allowed")
 
 
-def _check_holder(holder: CoseKey) -> None:
+def check_holder(holder: CoseKey) -> None:
+    """Return when a technician may have that key; `Refused("signature.algorithm")`."""
     if holder.algorithm not in HOLDER_ALGORITHMS or not holder.allows(holder.algorithm):
         raise Refused("signature.algorithm", "a technician's key is P-256 (ESP256) or Ed25519")
 
@@ -142,11 +143,13 @@ def issue_grant(
     expires: int,
     cti: bytes,
     not_before: int | None = None,
+    many: bool = False,
 ) -> bytes:
     """The `.grant` bytes of a new grant, valid from `not_before` (`now` when None) to `expires`, at most 12 h.
 
-    One signer makes COSE_Sign1, several COSE_Sign. `cti` is 16 random bytes. Raises what `read_grant` raises for what
-    was asked, and `Refused("grant.signature")` when the holder's key is one of the signers'.
+    One signer makes COSE_Sign1, several COSE_Sign, and so does one where `many` are to sign in the end. `cti` is 16
+    random bytes. Raises what `read_grant` raises for what was asked, and `Refused("grant.signature")` when the holder's
+    key is one of the signers'.
     """
     if any(signer.key.thumbprint == holder.thumbprint for signer in signers):
         raise Refused("grant.signature", "an authority does not issue a grant to its own key")
@@ -160,4 +163,4 @@ def issue_grant(
         expires=expires,
         cti=cti,
     )
-    return read_grant(make_token(signers, claims, TYP_GRANT, CODE).tagged).tagged
+    return read_grant(make_token(signers, claims, TYP_GRANT, CODE, many=many).tagged).tagged

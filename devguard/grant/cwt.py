@@ -16,7 +16,7 @@ from devguard.cose.roles import RoleName
 from devguard.cose.sign import Sign1, Signer, SignMany, read_sign, read_sign1, sign1, sign_many
 from devguard.errors import LocalProtocolError, Malformed, Refused
 from devguard.trust.model import KeyEntry, TrustDocument
-from devguard.trust.quorum import count
+from devguard.trust.quorum import Quorum, count
 
 MAX_CWT: Final = 8 * 1024
 MAX_TEXT: Final = 128
@@ -74,13 +74,13 @@ class Carried:
         return self.token.tagged
 
 
-def read_token(data: bytes, code: str) -> Token:
-    """The token in `data`, with both tags, the COSE tag alone, or none; `Malformed(code)` otherwise.
+def read_token(data: bytes, code: str, limit: int = MAX_CWT) -> Token:
+    """The token in `data`, with both tags, the COSE tag alone, or none, at most `limit` bytes; else `Malformed(code)`.
 
     Unprotected headers refuse: they would let anybody make a second spelling of a signed token.
     """
-    if len(data) > MAX_CWT:
-        raise Malformed(code, f"a token of {len(data)} bytes; at most {MAX_CWT} are read")
+    if len(data) > limit:
+        raise Malformed(code, f"a token of {len(data)} bytes; at most {limit} are read")
     inner = data.removeprefix(_TAG_CWT)
     tag = next((tag for tag in (_TAG_SIGN1, _TAG_SIGN) if inner.startswith(tag)), b"")
     if len(inner) != len(data) and not tag:
@@ -99,16 +99,37 @@ def read_token(data: bytes, code: str) -> Token:
     return Token(untagged, sign, sign.payload)
 
 
-def make_token(signers: Sequence[Signer], claims: Mapping[int, object], typ: str, code: str) -> Token:
-    """Sign `claims`: COSE_Sign1 by one signer, COSE_Sign by several."""
+def make_token(
+    signers: Sequence[Signer],
+    claims: Mapping[int, object],
+    typ: str,
+    code: str,
+    *,
+    many: bool = False,
+    limit: int = MAX_CWT,
+) -> Token:
+    """Sign `claims`: COSE_Sign1 by one signer, COSE_Sign by several, or where `many` are to sign in the end."""
     if not signers:
         raise LocalProtocolError(code, "a token needs at least one signer")
     payload = wire.encode(claims)
-    if len(signers) == 1:
+    if len(signers) == 1 and not many:
         data = sign1(signers[0], payload, typ=typ).encode(tagged=False)
     else:
         data = sign_many(signers, payload, typ=typ).encode(tagged=False)
-    return read_token(data, code)
+    return read_token(data, code, limit)
+
+
+def add_signature(token: Token, signer: Signer, typ: str, code: str, limit: int = MAX_CWT) -> Token:
+    """The token with one more signature over the same claims, for a signer elsewhere.
+
+    Raises `Refused`: `grant.signature` for a token that was made for one signer alone or that the key has signed
+    already, `key.purpose` for another kind of token.
+    """
+    if not isinstance(token.sign, SignMany):
+        raise Refused("grant.signature", "made for one signer alone; nobody can sign it a second time")
+    if any(kid == signer.key.thumbprint for kid, _ in token.signatures):
+        raise Refused("grant.signature", "this key has signed it already")
+    return read_token(token.sign.add(signer, typ).encode(tagged=False), code, limit)
 
 
 def decode_claims(payload: bytes, code: str) -> dict[int, Any]:
@@ -168,6 +189,20 @@ def judge_signers(
     kind of object), `key.revoked`, `signature.algorithm`, `invalid` for a signature that does not hold, `key.unknown`
     when keys the document does not list are all that could fill the threshold, else `lacking`.
     """
+    entries, quorum, unknown = signers_so_far(token, typ=typ, role=role, trust=trust, now=now, invalid=invalid)
+    if not quorum:
+        code = "key.unknown" if unknown else lacking
+        raise Refused(code, f"{quorum.explanation}; {unknown} signatures by keys the trust document does not list")
+    return entries
+
+
+def signers_so_far(
+    token: Token, *, typ: str, role: RoleName, trust: TrustDocument, now: int, invalid: str
+) -> tuple[tuple[KeyEntry, ...], Quorum, int]:
+    """Whose signatures hold, how far that goes toward the role's threshold, and how many keys nobody knows.
+
+    Raises as `judge_signers`, but for a threshold that is not met.
+    """
     verified: list[tuple[bytes, int]] = []
     entries: list[KeyEntry] = []
     unknown = 0
@@ -184,11 +219,7 @@ def judge_signers(
         _verify(token, index, entry, typ, invalid)
         verified.append((kid, algorithm))
         entries.append(entry)
-    quorum = count(trust, role, verified, now)
-    if not quorum:
-        code = "key.unknown" if unknown else lacking
-        raise Refused(code, f"{quorum.explanation}; {unknown} signatures by keys the trust document does not list")
-    return tuple(entries)
+    return tuple(entries), count(trust, role, verified, now), unknown
 
 
 def _verify(token: Token, index: int, entry: KeyEntry, typ: str, invalid: str) -> None:

@@ -106,6 +106,10 @@ class Scope:
             return "hours"
         if parent.max_uses is not None and (self.max_uses is None or self.max_uses > parent.max_uses):
             return "uses"
+        if parent.trained_until is not None and (
+            self.trained_until is None or self.trained_until > parent.trained_until
+        ):
+            return "training"
         if parent.device_nonce is not None and self.device_nonce != parent.device_nonce:
             return "device nonce"
         return "epoch" if self.epoch != parent.epoch else None

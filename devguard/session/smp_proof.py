@@ -17,7 +17,7 @@ from devguard.cose.sign import Signer, read_sign1, sign1
 from devguard.errors import Refused
 from devguard.grant.check import CheckedGrant, DeviceView, check_grant, check_pair
 from devguard.grant.claims import read_grant
-from devguard.session.approval import LIFETIME, ApprovalRequest, check_approval
+from devguard.session.approval import LIFETIME, ApprovalRequest, Asking, check_approval
 from devguard.trust.model import TrustDocument
 from devguard.verdict.release import Release
 
@@ -61,6 +61,7 @@ def approval_request(release: Release, first: CheckedGrant, session_id: bytes, n
         first.action.value,
         hashlib.sha256(first.grant.untagged).digest(),
         now + LIFETIME,
+        Asking(first.grant.subject, first.holder.thumbprint),
     )
 
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from devguard.errors import DeviceRefused, LinkError, LocalProtocolError, Refused, RemoteProtocolError
 from devguard.grant.check import CheckedGrant
-from devguard.session.approval import LIFETIME, ApprovalRequest
+from devguard.session.approval import LIFETIME, ApprovalRequest, Asking
 from devguard.session.connect import ANSWER_SECONDS, Bench, Connected, connect, expect
 from devguard.session.delta import Encoded, Sent, choose
 from devguard.session.report import Report, read_report
@@ -118,6 +118,7 @@ class UpdateSession:
             self.grant.action.value,
             hashlib.sha256(self.grant.grant.untagged).digest(),
             self.bench.now + LIFETIME - CLOCK_SLACK,
+            Asking(self.grant.grant.subject, self.grant.holder.thumbprint),
         )
         waited = 0.0
         while (answer := approver(request)) is None:

@@ -9,11 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devguard import wire
 from devguard.cose.algorithms import Algorithm
 from devguard.custody.memory import MemorySigner
 from devguard.errors import DevguardError
 from devguard.session.approval import (
     ApprovalRequest,
+    Asking,
+    approval_code,
+    approval_of,
     check_approval,
     pack_answer,
     read_answer,
@@ -88,6 +92,57 @@ def test_a_report_is_no_approval(signer: MemorySigner) -> None:
 def test_files_round_trip() -> None:
     assert read_request(REQUEST.encode()) == REQUEST
     assert read_answer(pack_answer(b"a", b"b")) == (b"a", b"b")
+
+
+def test_a_request_says_who_asks_and_is_the_same_request() -> None:
+    asking = Asking("Tess Technician", b"k" * 32, b"g" * 32)
+    told = dataclasses.replace(REQUEST, asking=asking)
+    again = read_request(told.encode())
+    assert (again, again.asking) == (REQUEST, asking)
+    assert read_request(dataclasses.replace(REQUEST, asking=Asking("Tess", b"k" * 32)).encode()).asking == Asking(
+        "Tess", b"k" * 32
+    )
+    assert read_request(REQUEST.encode()).asking is None
+
+
+FIELDS = [bytes(32), "PG-1", b"\x01" * 32, "update", b"\x02" * 32, NOW + 600]
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        ["devguard-approval-request", 3, *FIELDS],
+        ["devguard-approval-request", 2, *FIELDS],
+        ["devguard-approval-request", 2, *FIELDS, "Tess", b"k" * 32],
+        ["devguard-approval-request", 2, *FIELDS, "Tess", b"short", None],
+        ["devguard-approval-request", 2, *FIELDS, "Tess", None, None],
+        ["devguard-approval-request", 2, *FIELDS, "a\x1b[0m", b"k" * 32, None],
+        ["devguard-approval-request", 2, *FIELDS, "", b"k" * 32, None],
+        ["devguard-approval-request", 2, *FIELDS, "Tess", b"k" * 32, b"g" * 31],
+        ["devguard-approval-request", 1, *FIELDS, "Tess", b"k" * 32, None],
+    ],
+    ids=lambda items: f"{items[1]}-{len(items)}",
+)
+def test_requests_that_do_not_say_who_asks_as_they_must(items: list[object]) -> None:
+    with pytest.raises(DevguardError) as caught:
+        read_request(wire.encode(items))
+    assert caught.value.code == "grant.malformed"
+
+
+@pytest.mark.parametrize("algorithm", [Algorithm.ESP256, Algorithm.ED25519])
+def test_the_signature_alone_is_the_whole_approval(algorithm: Algorithm) -> None:
+    one = MemorySigner.generate(algorithm)
+    approval = sign_approval(REQUEST, one, SECOND)
+    code = approval_code(approval)
+    assert len(code) == 64
+    assert approval_of(code, REQUEST, one.key, SECOND) == approval
+    for request, digest in ((dataclasses.replace(REQUEST, serial="PG-2"), SECOND), (REQUEST, bytes(32))):
+        with pytest.raises(DevguardError) as caught:
+            approval_of(code, request, one.key, digest)
+        assert caught.value.code == "signature.invalid"
+    for bad in (b"", code[:-1], bytes(64), code + b"x"):
+        with pytest.raises(DevguardError):
+            approval_of(bad, REQUEST, one.key, SECOND)
 
 
 @given(st.binary(max_size=200))

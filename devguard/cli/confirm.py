@@ -1,0 +1,58 @@
+"""Which device is meant: the serial number that a person names has to be the one the device proves.
+
+With `--serial` the rule stands before a port is opened. At a terminal a push without it proves the device first (EDHOC
+up to message_2, which opens no session) and asks for the number on its label, typed or scanned; the proven one is not
+shown before, for then it would only be copied. Where nobody can be asked, the grant has to name exactly one device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from devguard.errors import Refused
+
+if TYPE_CHECKING:
+    from devguard.cli.context import Invocation
+    from devguard.grant.claims import Grant
+    from devguard.link.runner import ScriptRunner
+    from devguard.session.connect import Bench
+
+TRIES: Final = 3
+LONGEST: Final = 128
+
+
+def need_serial(invocation: Invocation, given: str | None, grant: Grant) -> None:
+    """Return when it can be known which device is meant; `device.identity` before any port is opened."""
+    serials = grant.scope.serials
+    if given is not None or invocation.asks or (len(serials) == 1 and "*" not in serials):
+        return
+    raise Refused(
+        "device.identity",
+        "the grant covers more than one device, and nobody is here to say which is meant",
+        "name it: --serial, as it stands on the device",
+    )
+
+
+def confirmed(invocation: Invocation, runner: ScriptRunner, bench: Bench) -> Bench:
+    """`bench`, for the one device that a person has named; asked of them at a terminal.
+
+    Raises `Refused("device.identity")` when the device proves another number; nothing has been sent to it then but
+    what anybody may ask.
+    """
+    if bench.serial is not None or not invocation.asks:
+        return bench
+    from devguard.session.connect import identify
+
+    identity, _ = runner.run(identify(replace(bench, grant=None, signer=None)))
+    for left in range(TRIES, 0, -1):
+        named = click.prompt("serial number on the device, typed or scanned", err=True, type=str).strip()
+        if named == identity.serial:
+            return replace(bench, serial=identity.serial)
+        if left > 1:
+            invocation.note("the device on this port proves another serial number; look at the label again")
+    raise Refused(
+        "device.identity", f"asked for serial {named[:LONGEST]}, the device on this port proved {identity.serial}"
+    )

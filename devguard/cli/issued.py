@@ -1,0 +1,165 @@
+"""The grants that were issued here, as the evidence log tells: what a suspension has to wait for, or to outrun."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from devguard.cli.times import iso, left
+from devguard.trust.model import EPOCH_STEP, same_person
+
+if TYPE_CHECKING:
+    from devguard.cli.home import Home
+    from devguard.cli.record import Note
+    from devguard.evidence.record import Record
+    from devguard.grant.technicians import Roster
+
+ACTIONS: Final = ("grant.issue", "grant.sign", "grant.delegate")
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """One grant as its record tells: whose, by whom, for which serials (one text), its token id, epoch and expiry."""
+
+    technician: str
+    issuer: str
+    serials: str
+    cti: bytes
+    epoch: int
+    expires: int
+
+    @property
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "technician": self.technician,
+            "issuer": self.issuer,
+            "serials": self.serials.split(", "),
+            "cti": self.cti.hex(),
+            "epoch": self.epoch,
+            "expires": iso(self.expires),
+        }
+
+
+def issued_here(home: Home, now: int) -> list[Issued]:
+    """Every grant on record here that has not expired at `now`, the newest first, each once.
+
+    The whole log is read: a grant may be dated ahead.
+    """
+    from devguard.evidence.newest import newest
+
+    found: dict[bytes, Issued] = {}
+
+    def seen(record: Record) -> bool:
+        one = _issued(record)
+        if one is not None and one.expires > now:
+            found.setdefault(one.cti, one)
+        return False
+
+    if home.evidence_folder.is_dir():
+        newest(home.evidence_folder, seen)
+    return list(found.values())
+
+
+def _issued(record: Record) -> Issued | None:
+    said = record.details
+    if record.code is not None or record.action not in ACTIONS or not {"cti", "expires", "epoch"} <= set(said):
+        return None
+    try:
+        expires = int(datetime.fromisoformat(said["expires"]).timestamp())
+        cti, epoch = bytes.fromhex(said["cti"]), int(said["epoch"])
+    except ValueError:  # a date beyond every calendar, or a record of somebody else's making
+        return None
+    return Issued(said.get("technician", ""), record.actor, said.get("serials", ""), cti, epoch, expires)
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """How long what was taken back can still be used where nobody has heard of it.
+
+    last: when the last grant known here ends, None when none is open; latest: when one that is not known here ends;
+    epoch: of the next grants issued here; raised: whether that is higher than before; spent: whether it is as high as
+    devices follow from the trust document's."""
+
+    last: int | None
+    latest: int
+    epoch: int
+    raised: bool
+    spent: bool
+
+    @property
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "last_grant_ends": None if self.last is None else iso(self.last),
+            "latest_possible": iso(self.latest),
+            "epoch": self.epoch,
+            "epoch_raised": self.raised,
+        }
+
+    def lines(self, whose: str, now: int) -> list[str]:
+        """For people: when it is over everywhere, and what makes it quicker."""
+        if self.last is None:
+            found = f"  no open grant of {whose} is known here"
+        else:
+            found = f"  the last grant of {whose} known here ends at {iso(self.last)} ({left(self.last - now)})"
+        lines = [f"{found}; one issued elsewhere ends at {iso(self.latest)} at the latest"]
+        if self.raised:
+            lines += [
+                f"  devices that see a grant of epoch {self.epoch} before then refuse older ones at once: every grant "
+                "issued here from now on carries it",
+                "  colleagues' grants of older epochs are refused by such a device too: issue theirs anew",
+            ]
+        elif self.spent:
+            lines.append(
+                f"  the epoch stays {self.epoch}: devices follow no further before the root raises it in the trust "
+                "document (devguard trust revoke --grant-epoch)"
+            )
+        else:
+            lines.append(f"  the next grants issued here are of epoch {self.epoch}, as before")
+        lines.append(
+            "  stations elsewhere: devguard technician export --authority KEY -o list.suspensions, and there "
+            "devguard technician import list.suspensions"
+        )
+        return lines
+
+
+def latency_of(
+    note: Note, before: Roster, after: Roster, now: int, trust_epoch: int, wanted: Callable[[Issued], bool]
+) -> Latency:
+    """What the list `after` means for the grants that are `wanted`. Delegations end with the grant they come from."""
+    from devguard.grant.claims import MAX_LIFE
+
+    ends = [one.expires for one in (*issued_here(note.home, now), *_kept(note.home, now)) if wanted(one)]
+    last = max(ends, default=None)
+    epoch = max(after.epoch, trust_epoch)
+    latest = max(now + MAX_LIFE, last or 0)
+    return Latency(last, latest, epoch, epoch > max(before.epoch, trust_epoch), epoch >= trust_epoch + EPOCH_STEP)
+
+
+def _kept(home: Home, now: int) -> list[Issued]:
+    """The grants that lie in the home, wherever they were issued; one for each person in a chain."""
+    from devguard.cli.files import read_grant_file
+    from devguard.errors import DevguardError
+    from devguard.grant.chain import read_chain
+
+    found: list[Issued] = []
+    for path in home.grant_files():
+        try:
+            chain = read_chain(read_grant_file(path))
+        except DevguardError:
+            continue  # what is no grant opens nothing
+        found += [
+            Issued(link.subject, link.issuer, "", link.cti, link.scope.epoch, link.expires)
+            for link in chain
+            if link.expires > now
+        ]
+    return found
+
+
+def of_person(person: str) -> Callable[[Issued], bool]:
+    """Whether a grant is that person's."""
+    folded = same_person(person)
+    return lambda one: same_person(one.technician) == folded
