@@ -242,7 +242,7 @@ class Machine:
         attendant, build = self.greet(), self.world.builds[number]
         if self.world.model.facts.technicians > 1:
             attendant.approve(self._approval(build), self.world.grants[1])
-        accept = attendant.offer(self.world.offers[number], _SESSION)
+        accept = attendant.offer(self.world.offers[number])
         for at in range(accept.resume_offset, len(build.image), accept.segment):
             attendant.data(at, build.image[at : at + accept.segment])
         attendant.commit(build.envelope.manifest_digest)

@@ -130,9 +130,18 @@ def _check_release(wanted: ApprovalRequest, path: Path | None) -> None:
 def _asked(wanted: ApprovalRequest, now: int) -> str:
     who = wanted.asking.person if wanted.asking is not None else "somebody"
     return (
-        f"{who} asks you to approve: {wanted.action} of {wanted.serial}, release {wanted.manifest_digest.hex()}, "
+        f"{who} asks you to approve: {wanted.action} of {wanted.serial}{_release(wanted)}, "
         f"within {left(wanted.expires - now)}"
     )
+
+
+def _release(wanted: ApprovalRequest) -> str:
+    """Which release it is of; nothing where the action concerns none."""
+    from devguard.grant.claims import Action
+    from devguard.grant.uses import use_of
+
+    none = any(wanted.manifest_digest == use_of(one, b"") and wanted.action == one for one in Action)
+    return "" if none else f", release {wanted.manifest_digest.hex()}"
 
 
 def _show(
@@ -147,7 +156,7 @@ def _show(
     asking = wanted.asking
     short = asking is not None and asking.second_grant == hashlib.sha256(second.untagged).digest()
     lines = [
-        f"{person} approves {wanted.action} of {wanted.serial}, release {wanted.manifest_digest.hex()}",
+        f"{person} approves {wanted.action} of {wanted.serial}{_release(wanted)}",
         f"good for {left(wanted.expires - invocation.now())}",
     ]
     if wish["out"] is not None:

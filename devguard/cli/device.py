@@ -1,4 +1,4 @@
-"""`devguard device list|info`: which ports carry a device, and which device it proves to be."""
+"""`devguard device list|info`: which ports carry a device, and which device it proves to be; the rest in `device_*`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from devguard.cli.context import Command, Invocation, passphrase_option
+from devguard.cli.context import Command, Invocation, LazyGroup, passphrase_option
 from devguard.cli.line import BAUD, choose_port, component_lines
 from devguard.cli.record import recorded
 
@@ -23,9 +23,15 @@ if TYPE_CHECKING:
     from devguard.session.verbs import HelloReply
 
 
-@click.group()
+_TABLE = {
+    "recover": ("devguard.cli.device_recover", "recover", "Put back the release confirmed last, after damage."),
+    "log": ("devguard.cli.device_log", "log", "Read the device's own log, verified against its signed report."),
+}
+
+
+@click.group(cls=LazyGroup, table=_TABLE)
 def device() -> None:
-    """Find devices and ask them who they are."""
+    """Find devices, ask them who they are, read their log, put back what was damaged."""
 
 
 @device.command("list", cls=Command)

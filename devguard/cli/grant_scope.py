@@ -18,7 +18,7 @@ from devguard.cli.times import Duration
 if TYPE_CHECKING:
     from devguard.grant.scope import Scope
 
-ACTIONS: Final = ("update", "recover", "read-log")
+ACTIONS: Final = ("update", "recover", "read-log", "decommission")
 """`grant.scope.Action`, which is not imported to show a help page."""
 F = TypeVar("F", bound=Callable[..., Any])
 

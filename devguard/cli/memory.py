@@ -21,7 +21,7 @@ from devguard.custody.locks import locked
 from devguard.errors import DevguardError, Malformed, Refused
 from devguard.evidence.newest import newest_with
 from devguard.evidence.record import DigestOf
-from devguard.grant.uses import Spent, spend_use
+from devguard.grant.uses import Spent, spend_use, use_of
 
 if TYPE_CHECKING:
     from devguard.cli.home import Home
@@ -76,7 +76,8 @@ class Memory:
         """With a release that a device took, and the use of the grant it took it under."""
         highest = max(release.sequence, self.sequences.get(release.model, 0))
         try:
-            spent: Mapping[bytes, Spent] = spend_use(grant.chain, self.spent, release.manifest_digest, self.latest)
+            use = use_of(grant.action, release.manifest_digest)
+            spent: Mapping[bytes, Spent] = spend_use(grant.chain, self.spent, use, self.latest)
         except Refused:
             spent = self.spent  # it has happened: a full list here must not call a device's yes a no
         return replace(self, sequences={**self.sequences, release.model: highest}, spent=spent)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from devguard.session.delta import Encoded, Sent
     from devguard.session.report import Report
     from devguard.trust.document import TrustDocument
-    from devguard.verdict.judge import Release
+    from devguard.verdict.judge import Release, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,15 @@ class Wish(Errand):
     known_exploited: Path | None
     known: tuple[Path, ...]
     vex: tuple[Path, ...]
+
+
+progress_option = click.option(
+    "--progress",
+    type=click.Choice(["auto", "json", "none"]),
+    default="auto",
+    show_default=True,
+    help="On stderr: a bar on a terminal, else one JSON line a second (auto); those lines anywhere (json); nothing.",
+)
 
 
 @click.command(cls=Command)
@@ -66,13 +75,7 @@ class Wish(Errand):
 )
 @click.option("--protocol", type=click.Choice(["devguard", "smp"]), default="devguard", show_default=True)
 @click.option("--image", type=click.IntRange(0, 15), default=0, help="With smp: the number of the first image.")
-@click.option(
-    "--progress",
-    type=click.Choice(["auto", "json", "none"]),
-    default="auto",
-    show_default=True,
-    help="On stderr: a bar on a terminal, else one JSON line a second (auto); those lines anywhere (json); nothing.",
-)
+@progress_option
 @click.option("--dry-run", is_flag=True, help="Verify and check everything a bench can; open no port.")
 @inside_options
 @visit_options
@@ -85,9 +88,14 @@ def push(invocation: Invocation, /, **options: Any) -> None:
         raise click.UsageError("--delta-from asks for a patch; --delta never forbids it, and MCUmgr devices take none")
     if wish.image and wish.protocol != "smp":
         raise click.UsageError("--image goes with --protocol smp")
+    run_push(invocation, wish, Pusher, "release.push")
+
+
+def run_push(invocation: Invocation, wish: Wish, kind: type[Pusher], action: str) -> None:
+    """One push or what is like one, recorded as `action`; its result or its refusal in the schema of the contract."""
     try:
-        with recorded(invocation, "release.push") as note, ExitStack() as stack:
-            result = Pusher(invocation, wish, note, stack).run()
+        with recorded(invocation, action) as note, ExitStack() as stack:
+            result = kind(invocation, wish, note, stack).run()
     except DevguardError as error:
         invocation.error(error, {"accepted": False, "code": error.code, "device": None, "report": None, "link": None})
         raise click.exceptions.Exit(int(error.exit_status)) from error
@@ -151,13 +159,21 @@ class Pusher(Visit):
 
     def _for_device(self, trust: TrustDocument, judged: Judged, report: Report) -> tuple[Release, Envelope]:
         """The verdict again, now for the device that answered: its model, its serial, what it runs."""
-        from devguard.device.models import load_model
-        from devguard.verdict.judge import Target, judge
+        from devguard.verdict.judge import judge
 
         if judged.envelope is None:
             raise Refused("envelope.malformed", "a verdict without an envelope")
+        now, target = self.invocation.now(), self.target(report)
+        verdict = judge(judged.envelope, trust=trust, now=now, target=target, payload=judged.measured)
+        return verdict.require(), judged.envelope
+
+    def target(self, report: Report) -> Target:
+        """The device as its signed report shows it."""
+        from devguard.device.models import load_model
+        from devguard.verdict.judge import Target
+
         settled = report.manifest_digest is not None and report.boot_state != "fallback"
-        target = Target(
+        return Target(
             model=load_model(report.model).facts,
             serial=report.serial,
             installed_sequence=report.sequence if settled else None,
@@ -165,9 +181,6 @@ class Pusher(Visit):
             security_version=report.security_version,
             installed_version=report.version if settled else None,
         )
-        now = self.invocation.now()
-        verdict = judge(judged.envelope, trust=trust, now=now, target=target, payload=judged.measured)
-        return verdict.require(), judged.envelope
 
     def _push(self, trust: TrustDocument, judged: Judged, signer: FileSigner, checked: CheckedGrant) -> dict[str, Any]:
         from devguard.cli.confirm import confirmed
@@ -190,14 +203,14 @@ class Pusher(Visit):
             before = self._before(runner, bench)
             bench = replace(bench, serial=before.serial)  # from here on this very device, or none
             note.device = before.serial
-            if wish.resume:
+            if wish.resume and self.action == "update":
                 from devguard.cli.resume import check_resumed
 
                 check_resumed(self.invocation.home, before.serial, judged.envelope)
             release, envelope = self._for_device(trust, judged, before)
             payload = stream_of(judged, release)
             forms = self._forms(payload, release.size, before)
-            note.commit(action="release.push-begun")
+            note.commit(action=f"{note.action}-begun")
             note.written = False
             with progress_bar(self.invocation, release.size, wish.progress) as meter:
                 runner.engine = meter.engine

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from devguard.grant.check import CheckedGrant
     from devguard.grant.claims import Grant
     from devguard.link.runner import ScriptRunner
+    from devguard.session.approving import Approver
     from devguard.session.connect import Bench
     from devguard.session.report import Report
-    from devguard.session.update import Approver
     from devguard.trust.document import TrustDocument
 
 T = TypeVar("T")
@@ -147,9 +147,9 @@ class Visit:
         return signer, one
 
     def check(
-        self, one: Grant, signer: FileSigner, trust: TrustDocument, action: str, model: str | None
+        self, one: Grant, signer: FileSigner, trust: TrustDocument, action: str, model: str | None = None
     ) -> CheckedGrant:
-        """The bench's check of a grant for an action; `model` None: whichever the grant names."""
+        """The bench's check of a grant for an action; `model` None: the one that the grant names."""
         from devguard.cli.grant import device_view
         from devguard.cli.standing import check_standing
         from devguard.grant.check import check_grant

@@ -9,22 +9,25 @@ handshake. All checks of an offer come before the first sector is erased. Source
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from devguard.cose.keys import CoseKey
+from devguard.device.acts import Act
 from devguard.device.header import SlotHeader, parts_of
+from devguard.device.recover import judge_lost
 from devguard.errors import DevguardError, Malformed, Refused
 from devguard.grant.chain import read_chain
 from devguard.grant.check import CheckedGrant, DeviceView, check_grant, check_pair
 from devguard.grant.claims import Action, read_grant
+from devguard.grant.scope import allows
 from devguard.grant.uses import Spent, advanced_epoch, advanced_floor, spend_use, use_id
 from devguard.image.measure import SHA_256
 from devguard.manifest.model import Clock
 from devguard.session.approval import ApprovalRequest, check_approval
 from devguard.session.credentials import OwnCredential
-from devguard.session.verbs import NONCE_SIZE, Accept, Encoding, Ending, HelloReply
+from devguard.session.verbs import MAX_PIECE, NONCE_SIZE, Accept, Encoding, Ending, HelloReply, LogPiece
 from devguard.trust.chain import Walk
 from devguard.trust.model import MAX_DOCUMENT
 from devguard.verdict.judge import Release
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
 
 SECONDARY: Final = 1
 TRUST_TOO_OLD: Final = ("key.unknown", "trust.expired")
+_ACCEPTED: Final = {Action.UPDATE: "accepted", Action.RECOVER: "recover-accepted"}
 
 
 class Attendant:
@@ -50,6 +54,8 @@ class Attendant:
         self._limit: DevguardError | None = None
         self._document = bytearray()  # of a chain of trust documents: what has come of the next
         self._walk: Walk | None = None
+        self._epoch: int | None = None  # what a root on the way has set the grant epoch back to
+        self._log = b""
 
     def hello(self) -> HelloReply:
         """See `DeviceNode.hello`."""
@@ -126,18 +132,22 @@ class Attendant:
         self._document += piece
         if ending == Ending.PIECE:
             return
+        if self._walk is None:
+            self._epoch = None
         data, walk, self._walk = bytes(self._document), self._walk or Walk.start(self._node.trust), None
         self._document.clear()
         if walk.held.digest != self._node.trust.digest:
             raise Refused("session.order", "the trust document changed while a chain was on its way; send it again")
-        walk = walk.step(data)
+        before, walk = walk.newest, walk.step(data)
+        if walk.newest.grant_epoch < before.grant_epoch:
+            self._epoch = walk.newest.grant_epoch
         if ending == Ending.DOCUMENT:
             self._walk = walk
             return
         now, clock = self._time()
         walk.finish(now, clock=clock)
         if walk.data is not None:
-            self._node.adopt(walk.data, walk.newest)
+            self._node.adopt(walk.data, walk.newest, self._epoch)
         self._judge_again()
 
     def _time(self) -> tuple[int, bool]:
@@ -157,11 +167,15 @@ class Attendant:
         self._limit = None
         self.authorised(self._session_id)
 
-    def _granted(self) -> CheckedGrant:
+    def allow(self, action: Action) -> None:
+        """Whether the grant shown in message_3 names that action."""
+        self._granted(action)
+
+    def _granted(self, action: Action | None = None) -> CheckedGrant:
         if self._first is None:
             raise Refused("session.order", "no technician has been authorised")
         self._check_document(self._first)
-        return self._first
+        return self._first if action is None else self._first.under(action)
 
     def _check_document(self, *used: CheckedGrant) -> None:
         """What was checked under a trust document that another conversation has replaced since counts for nothing."""
@@ -183,23 +197,24 @@ class Attendant:
             nonces=frozenset(nonces),
             spent=counters.spent,
         )
-        return check_grant(
-            grant, trust=self._node.trust, now=self._node.now(), device=view, action=Action.UPDATE, holder=None
-        )
+        named = next((action for action in Action if allows(grant.scope.actions, action)), Action.UPDATE)
+        return check_grant(grant, trust=self._node.trust, now=self._node.now(), device=view, action=named, holder=None)
 
     def approve(self, approval: bytes, grant: bytes) -> None:
-        """A second technician's grant is checked here; the approval itself when the offer it names is known."""
-        second = self._check(grant)
-        check_pair(self._granted(), second)
+        """A second technician's grant is checked here; the approval itself when what it names is known."""
+        first, second = self._granted(), self._check(grant)
+        common = [action for action in Action if action in first.actions & second.actions]
+        if not common:
+            raise Refused("grant.quorum", "the two grants have no action in common")
+        check_pair(first.under(common[0]), second.under(common[0]))
         self._second = (approval, second)
 
-    def _check_approval(self, approval: bytes, second: CheckedGrant, session_id: bytes, manifest: bytes) -> None:
-        first = self._granted()
+    def _check_approval(self, approval: bytes, first: CheckedGrant, second: CheckedGrant, act: Act) -> None:
         expected = ApprovalRequest(
-            session_id,
+            self._session_id,
             self._node.identity.serial,
-            manifest,
-            first.action.value,
+            act.subject,
+            act.action.value,
             hashlib.sha256(first.grant.untagged).digest(),
             0,
         )
@@ -207,58 +222,81 @@ class Attendant:
         digest = hashlib.sha256(second.grant.untagged).digest()
         check_approval(approval, expected=expected, holder=second.holder, second_grant_digest=digest, now=now)
 
-    def offer(self, envelope: bytes, session_id: bytes) -> Accept:
+    def offer(self, envelope: bytes) -> Accept:
         """Judge the release and everything around it; only then erase, spend the grant's use and accept."""
-        first = self._granted()
+        return self._accept(Action.UPDATE, envelope, self._node.judge_offer)
+
+    def recover(self, envelope: bytes) -> Accept:
+        """As an offer, of the release that was confirmed last, where it is damaged."""
+        return self._accept(Action.RECOVER, envelope, lambda offered: judge_lost(self._node, offered))
+
+    def _accept(self, action: Action, envelope: bytes, judge: Callable[[bytes], Release]) -> Accept:
+        first = self._granted(action)
         first.still_valid(self._node.now())
-        release = self._node.judge(envelope, self._node.target())
-        first.covers(release)
-        self._check_nonce_use(first, release)
-        used = self._check_quorum(first, release, session_id)
+        release = judge(envelope)
+        act = Act.on(action, release)
+        used = self._used(first, act)
         self._node.check_ready(release)
-        self._spent(used, release)  # whether the uses can be remembered at all is asked before the slot is erased
+        self._spent(used, act)  # whether the uses can be remembered at all is asked before the slot is erased
         offset = self._node.loader.prepare(release.manifest_digest, release.size, self._node.steady())
-        self._spend(used, release)
+        self._spend(used, act, _ACCEPTED[action])
         self._accepted = (release, envelope, used)
         link, running = self._node.model.link, self._node.loader.result.header
         source = running.digest if running is not None else bytes(32)
         taken = (Encoding.DELTA, Encoding.COMPRESSED) if running is not None else (Encoding.COMPRESSED,)
         return Accept(SECONDARY, link.receive_window, link.segment_max, offset, source, tuple(map(int, taken)))
 
-    def _check_nonce_use(self, grant: CheckedGrant, release: Release) -> None:
-        spent = self._node.store.load().spent.get(use_id(grant.chain))
-        if grant.grant.scope.device_nonce is not None and spent and spent.manifest_digest != release.manifest_digest:
-            raise Refused("grant.replay", "the grant's nonce was used up by another release")
+    def log(self, challenge: bytes, offset: int) -> LogPiece:
+        """The device's own log, signed when its first byte is asked for; that it was read is its last event."""
+        if offset == 0:
+            first = self._granted(Action.READ_LOG)
+            first.still_valid(self._node.now())
+            act = Act.once(Action.READ_LOG, self._session_id)
+            self._spend(self._used(first, act), act, "log-read")
+            self._log = self._node.signed_log(challenge)
+        if offset >= len(self._log):
+            raise Refused("session.order", f"byte {offset} of a log of {len(self._log)}; it begins at 0")
+        return LogPiece(len(self._log), self._log[offset : offset + MAX_PIECE])
 
-    def _check_quorum(self, first: CheckedGrant, release: Release, session_id: bytes) -> tuple[CheckedGrant, ...]:
-        """The grants this release is accepted under. One that is not needed is neither asked nor used up."""
-        if self._node.model.facts.technicians < 2 and not release.requirements.two_technicians:
+    def _used(self, first: CheckedGrant, act: Act) -> tuple[CheckedGrant, ...]:
+        """The grants something is done under, each good for it. One that is not needed is neither asked nor used up."""
+        self._check_good(first, act)
+        if act.persons(self._node.model.facts.technicians) < 2:
             return (first,)
         if self._second is None:
             raise Refused("grant.quorum", "two different technicians must approve; one has")
-        approval, second = self._second
+        approval, second = self._second[0], self._second[1].under(act.action)
         second.still_valid(self._node.now())
-        second.covers(release)
-        self._check_nonce_use(second, release)
+        self._check_good(second, act)
         check_pair(first, second)
-        self._check_approval(approval, second, session_id, release.manifest_digest)
+        self._check_approval(approval, first, second, act)
         return first, second
 
-    def _spent(self, used: tuple[CheckedGrant, ...], release: Release) -> Mapping[bytes, Spent]:
+    def _check_good(self, checked: CheckedGrant, act: Act) -> None:
+        """Whether the grant covers the release, and its nonce, where it has one, is not used up by anything else."""
+        if act.release is not None:
+            checked.covers(act.release)
+        spent = self._node.store.load().spent.get(use_id(checked.chain))
+        if checked.grant.scope.device_nonce is not None and spent and spent.manifest_digest != act.use:
+            raise Refused("grant.replay", "the grant's nonce was used up by something else")
+
+    def _spent(self, used: tuple[CheckedGrant, ...], act: Act) -> Mapping[bytes, Spent]:
         """The spent uses with one more of each grant; `grant.replay` when they cannot be spent or remembered."""
         counters = self._node.store.load()
         spent: Mapping[bytes, Spent] = counters.spent
         for checked in used:
-            spent = spend_use(checked.chain, spent, release.manifest_digest, counters.clock_floor)
+            spent = spend_use(checked.chain, spent, act.use, counters.clock_floor)
         return spent
 
-    def _spend(self, used: tuple[CheckedGrant, ...], release: Release) -> None:
-        counters = replace(self._node.store.load(), spent=self._spent(used, release))
+    def _spend(self, used: tuple[CheckedGrant, ...], act: Act, event: str) -> None:
+        counters = replace(self._node.store.load(), spent=self._spent(used, act))
         # Only an authority's word uses the nonce up: a delegation may name any, and is remembered by its own entry.
         if counters.nonce is not None and counters.nonce in [checked.chain[-1].scope.device_nonce for checked in used]:
             counters = counters.with_nonce(self._node.around.random(NONCE_SIZE))
-        counters = replace(counters, settings_before=self._node.therapy.settings_digest())
-        self._node.store.save(counters.event(self._node.now(), "accepted", None, release.manifest_digest))
+        if act.release is not None:
+            counters = replace(counters, settings_before=self._node.therapy.settings_digest())
+        subject = self._session_id if act.release is None else act.subject
+        self._node.store.save(counters.event(self._node.now(), event, None, subject))
 
     def transfer(self, encoding: int, size: int, digest: bytes) -> int:
         """Make room for an encoded image; it changes neither what was accepted nor by what it is judged."""

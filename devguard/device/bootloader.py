@@ -225,8 +225,7 @@ class Bootloader:
         return None, self._revert(*self._extent(pending), sealed.digest if sealed else b"", pending.digest)
 
     def _begin_trial(self, trials: int) -> bool:
-        """Counts the attempt; False where the flash does not take the mark, for a trial that is not counted may never
-        end."""
+        """Counts the attempt; False where the flash does not take the mark: an uncounted trial may never end."""
         self._journal.settle()
         try:
             self.slots.mark(self._layout.primary, Mark.TRIAL, trials)
@@ -338,6 +337,7 @@ class Bootloader:
             security_version=max(counters.security_version, header.security_version),
             installed_sequence=max(counters.installed_sequence, header.sequence),
             installed_digest=header.digest,
+            installed_manifest=header.manifest_digest,
             sealed=header,
             previous=counters.previous if counters.sealed == header else counters.sealed,
             pending=None,

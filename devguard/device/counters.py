@@ -61,6 +61,8 @@ class Outcome:
 class Counters:
     """One device's durable state outside its slots. Times in seconds since the epoch, UTC.
 
+    `installed_digest`, `installed_manifest`: image and manifest of the release confirmed last, whatever runs since;
+    `epoch_reset`: the trust version from which on the root has set the grant epoch back, and to what;
     `sealed`: the confirmed image the device runs; `previous`: the confirmed one before, while its slot stands;
     `pending`: the judged image that waits for its trial or is in it; `settings_before`: digest of the therapy settings
     when the last offer was accepted.
@@ -69,6 +71,7 @@ class Counters:
     security_version: int = 0
     installed_sequence: int = 0
     installed_digest: bytes | None = None
+    installed_manifest: bytes | None = None
     clock_floor: int = 0
     grant_epoch: int = 0
     trust_version: int = 0
@@ -83,6 +86,7 @@ class Counters:
     download: Download | None = None
     outcome: Outcome | None = None
     settings_before: bytes | None = None
+    epoch_reset: tuple[int, int] | None = None
 
     def event(self, time: int, name: str, code: str | None = None, subject: bytes = b"") -> Counters:
         """With one event more in the audit ring."""
@@ -99,6 +103,13 @@ class Counters:
     def with_trust_version(self, version: int) -> Counters:
         """With the trust document's version raised to `version`."""
         return self._raised("trust_version", version)
+
+    def under_trust(self, version: int) -> Counters:
+        """With that trust document held: its version, and the grant epoch back where its root has said so."""
+        counters = self._raised("trust_version", max(version, self.trust_version))
+        if self.epoch_reset is None or version < self.epoch_reset[0]:
+            return counters
+        return replace(counters, grant_epoch=min(self.grant_epoch, self.epoch_reset[1]), epoch_reset=None)
 
     def with_nonce(self, nonce: bytes) -> Counters:
         """With a fresh device nonce; the one before is no longer good."""
@@ -137,7 +148,8 @@ def seconds_to_wait(erasures: tuple[int, ...], budget: int, now: int) -> int:
 def check_no_regression(before: Counters, after: Counters) -> None:
     """Raises `LocalProtocolError` when `after` takes back what `before` had: the last guard of every store."""
     for name in ("security_version", "installed_sequence", "clock_floor", "grant_epoch", "trust_version"):
-        if getattr(after, name) < getattr(before, name):
+        least = _least_epoch(before, after) if name == "grant_epoch" else getattr(before, name)
+        if getattr(after, name) < least:
             message = f"{name} {getattr(before, name)} may not go back to {getattr(after, name)}"
             raise LocalProtocolError("device.state", message)
     if after.audit.count < before.audit.count:
@@ -146,6 +158,11 @@ def check_no_regression(before: Counters, after: Counters) -> None:
         now = after.spent.get(cti)
         if (now is None and entry.expires > after.clock_floor) or (now is not None and now.uses < entry.uses):
             raise LocalProtocolError("device.state", "a spent grant may not be forgotten before it expires")
+
+
+def _least_epoch(before: Counters, after: Counters) -> int:
+    """The epoch goes back with a newer trust document only, and only where that was noted before it was kept."""
+    return before.under_trust(max(before.trust_version, after.trust_version)).grant_epoch
 
 
 class CounterStore(Protocol):

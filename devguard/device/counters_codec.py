@@ -19,8 +19,8 @@ from devguard.errors import Refused
 from devguard.grant.scope import NONCE_SIZES
 from devguard.grant.uses import SPENT_LIMIT, Spent
 
-FORMAT: Final = 2
-_LABELS: Final = {1: range(18), FORMAT: range(19)}
+FORMAT: Final = 3
+_LABELS: Final = {1: range(18), 2: range(19), FORMAT: range(21)}
 _WHAT: Final = "counters"
 _SIZE: Final = (1 << 32) - 1
 
@@ -49,6 +49,8 @@ def encode_counters(counters: Counters) -> bytes:
             16: outcome and [outcome.manifest_digest, outcome.code, outcome.time],
             17: counters.settings_before,
             18: download and [download.dirty, _staging_list(download.staging)],
+            19: counters.installed_manifest,
+            20: counters.epoch_reset and list(counters.epoch_reset),
         }
     )
 
@@ -62,6 +64,7 @@ def decode_counters(data: bytes) -> Counters:
     if type(known) is not int or known not in _LABELS:
         raise fields.damaged(_WHAT)
     parts = fields.fields(value, _LABELS[known], _WHAT)
+    sealed = _header(parts[12])
     return Counters(
         security_version=fields.uint(parts[1], _WHAT, (1 << 31) - 1),
         installed_sequence=fields.uint(parts[2], _WHAT),
@@ -74,12 +77,14 @@ def decode_counters(data: bytes) -> Counters:
         audit=AuditRing.from_list(parts[9]),
         erase_times=tuple(fields.uint(time, _WHAT) for time in fields.items(parts[10], _WHAT, limit=64)),
         failed_handshakes=fields.uint(parts[11], _WHAT),
-        sealed=_header(parts[12]),
+        sealed=sealed,
         previous=_header(parts[13]),
         pending=_header(parts[14]),
         download=_download(parts[15], parts.get(18), known),
         outcome=_outcome(parts[16]),
         settings_before=_optional_digest(parts[17]),
+        installed_manifest=_optional_digest(parts[19]) if known == FORMAT else _running(sealed, parts[2]),
+        epoch_reset=_reset(parts.get(20)),
     )
 
 
@@ -93,6 +98,18 @@ def _optional_digest(value: Any) -> bytes | None:
 
 def _header(value: Any) -> SlotHeader | None:
     return None if value is None else SlotHeader.from_list(value)
+
+
+def _reset(value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    version, epoch = fields.items(value, _WHAT, count=2)
+    return fields.uint(version, _WHAT), fields.uint(epoch, _WHAT)
+
+
+def _running(sealed: SlotHeader | None, installed: object) -> bytes | None:
+    """What an earlier format says of the release confirmed last: its manifest digest while it is what runs."""
+    return sealed.manifest_digest if sealed is not None and sealed.sequence == installed else None
 
 
 def _spent(value: Any) -> MappingProxyType[bytes, Spent]:
@@ -121,7 +138,7 @@ def _download(value: Any, encoded: Any, known: int) -> Download | None:
     digest, size, offset, erased = fields.items(value, _WHAT, count=4)
     whole = fields.uint(size, _WHAT, _SIZE)
     plain = Download(_digest(digest), whole, fields.uint(offset, _WHAT, whole), fields.flag(erased, _WHAT))
-    if known < FORMAT:
+    if known == 1:
         return plain
     dirty, staging = fields.items(encoded, _WHAT, count=2)
     return replace(plain, dirty=fields.flag(dirty, _WHAT), staging=_staging(staging))

@@ -7,7 +7,7 @@ architecture, law 4; formats, "Flash and boot".
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final
 
@@ -18,8 +18,10 @@ from devguard.device.counters import CounterStore
 from devguard.device.flash import FlashMemory
 from devguard.device.header import SlotHeader
 from devguard.device.models import Model
+from devguard.device.recover import is_lost
 from devguard.device.therapy import Therapy
 from devguard.errors import DevguardError, LocalProtocolError, Refused
+from devguard.evidence.device_log import DeviceEvent, DeviceLog, sign_device_log
 from devguard.grant.uses import advanced_floor
 from devguard.manifest.envelope import parse_offer
 from devguard.manifest.model import Clock
@@ -116,9 +118,7 @@ class DeviceNode:
         self.loader = Bootloader(self._flash, self.model, self.store)
         counters = self.store.load()
         floor = advanced_floor(counters.clock_floor, self.trust.issued)
-        counters = counters.with_clock_floor(floor)
-        if counters.trust_version < self.trust.version:
-            counters = counters.with_trust_version(self.trust.version)
+        counters = counters.with_clock_floor(floor).under_trust(self.trust.version)
         if counters.nonce is None:
             counters = counters.with_nonce(self.around.random(NONCE_SIZE))
         self.store.save(counters)
@@ -193,33 +193,45 @@ class DeviceNode:
         self._delay_until = self.around.uptime() + handshake_delay(failed)
 
     def target(self) -> Target:
-        """What the device is and runs. A release that was installed and lost may come again; nothing older may."""
+        """What the device is, and what it has confirmed last, whether or not that runs."""
         counters, running = self.store.load(), self.loader.result.header
-        floor, digest = counters.installed_sequence, running.manifest_digest if running is not None else None
-        if running is None or running.sequence < floor:
-            floor, digest = floor - 1, None
         return Target(
             model=self.model.facts,
             serial=self.identity.serial,
             revision=self.identity.revision,
-            installed_sequence=floor if counters.sealed is not None and floor >= 0 else None,
-            installed_digest=digest,
+            installed_sequence=counters.installed_sequence if counters.sealed is not None else None,
+            installed_digest=counters.installed_manifest,
             security_version=counters.security_version,
             installed_version=running.version if running is not None else None,
             installed_components={},  # it knows no version of a part that no release brings, so none is new enough
         )
 
+    def judge_offer(self, envelope: bytes) -> Release:
+        """The release in an offer, to be installed for the first time."""
+        try:
+            return self.judge(envelope, self.target())
+        except Refused as error:
+            if error.code != "version.current" or not is_lost(self.loader, self.store.load()):
+                raise
+            what = "that release was confirmed here and is damaged: to put it back is recover, and no update"
+            hint = "ask for a grant that allows recover, then `devguard device recover`"
+            raise Refused("grant.action", what, hint) from None
+
     def judge(self, envelope: bytes, target: Target) -> Release:
         return judge(parse_offer(envelope), trust=self.trust, now=self.now(), target=target, payload=None).require()
 
-    def adopt(self, data: bytes, document: TrustDocument) -> None:
+    def adopt(self, data: bytes, document: TrustDocument, epoch: int | None = None) -> None:
         """Hold a newer trust document, already judged. It is durable before anything acts on it; cut off in between,
-        the next boot raises the counters to it."""
-        if document.version < self.store.load().trust_version:
+        the next boot raises the counters to it. `epoch`: what the root has set the grant epoch back to, noted first,
+        so that the document brings it into force wherever the power goes."""
+        counters = self.store.load()
+        if document.version < counters.trust_version:
             raise Refused("trust.rollback", f"version {document.version} is older than one this device has held")
+        if epoch is not None:
+            self.store.save(replace(counters, epoch_reset=(document.version, epoch)))
         self._keep_trust(data)
         self.trust = document
-        counters = self.store.load().with_trust_version(document.version)
+        counters = self.store.load().under_trust(document.version)
         counters = counters.with_clock_floor(advanced_floor(counters.clock_floor, document.issued))
         self.store.save(counters.event(self.now(), "trust", None, document.digest))
 
@@ -238,6 +250,14 @@ class DeviceNode:
         latest = [event.code for event in takewhile(lambda one: one.name == "refused", reversed(counters.audit.events))]
         if proved or len(latest) < NOTED_REFUSALS or code not in latest:
             self.store.save(counters.event(self.now(), "refused", code))
+
+    def signed_log(self, challenge: bytes) -> bytes:
+        """The audit ring, signed over the challenge."""
+        ring = self.store.load().audit
+        events = tuple(DeviceEvent(one.time, one.name, one.code, one.subject) for one in ring.events)
+        name, serial = self.model.name, self.identity.serial
+        log = DeviceLog(name, serial, self.now(), ring.count, ring.base, events, challenge)
+        return sign_device_log(log, self.identity.signer)
 
     def report(self, challenge: bytes) -> bytes:
         """The signed report of what runs now."""

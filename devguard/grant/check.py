@@ -20,7 +20,7 @@ from devguard.grant.chain import check_link, read_chain
 from devguard.grant.claims import Action, Grant
 from devguard.grant.cwt import judge_signers
 from devguard.grant.scope import Scope, allows
-from devguard.grant.uses import Spent, check_use, spend_use, use_id
+from devguard.grant.uses import Spent, check_use, spend_use, use_id, use_of
 from devguard.manifest.model import Clock
 from devguard.trust.document import check_time
 from devguard.trust.model import EPOCH_STEP, TrustDocument, same_person
@@ -94,25 +94,37 @@ class CheckedGrant:
         for link in self.chain:
             _check_expiry(link, now)
 
+    @property
+    def actions(self) -> frozenset[Action]:
+        """Every action that all grants of the chain allow."""
+        return frozenset(one for one in Action if all(allows(link.scope.actions, one) for link in self.chain))
+
+    def under(self, action: Action) -> CheckedGrant:
+        """The proof for another action of the same grant, where every grant of the chain allows it; `grant.action`."""
+        for link in self.chain:
+            _check_action(link.scope, action)
+        return CheckedGrant(self.grant, action, self.chain, self.device, self.trust_digest, proof=_PROOF)
+
     def covers(self, release: Release) -> None:
         """Return when the grant covers the release and a use for it is left or already bound to it.
 
         Raises `Refused`: `grant.scope` for another model or release, `grant.action` when the action installs nothing,
         `grant.replay` when the uses are spent on something else.
         """
-        if self.action is Action.READ_LOG:
-            raise Refused("grant.action", "the grant was checked for reading the log, which installs nothing")
+        if self.action not in (Action.UPDATE, Action.RECOVER):
+            raise Refused("grant.action", f"the grant was checked for {self.action}, which installs nothing")
         for at, link in enumerate(self.chain):
             if release.model != self.device.model or not allows(link.scope.models, release.model):
                 raise Refused("grant.scope", f"the release is for model {release.model!r}, which is not covered")
             if not link.scope.allows_release(release.sequence, release.manifest_digest):
                 raise Refused("grant.scope", f"release {release.sequence} is not one the grant covers")
-            check_use(link, self.device.spent, release.manifest_digest, use_id(self.chain[at:]))
+            use = use_of(self.action, release.manifest_digest)
+            check_use(link, self.device.spent, use, use_id(self.chain[at:]))
 
     def spend(self, release: Release, floor: int) -> dict[bytes, Spent]:
         """The spent uses the device must store durably before it accepts `release`; raises as `covers`."""
         self.covers(release)
-        return spend_use(self.chain, self.device.spent, release.manifest_digest, floor)
+        return spend_use(self.chain, self.device.spent, use_of(self.action, release.manifest_digest), floor)
 
 
 def check_grant(
@@ -227,12 +239,16 @@ def _check_scope(scope: Scope, device: DeviceView, action: Action, now: int) -> 
             raise Refused("grant.scope", f"the grant does not cover {what} {name or 'unknown'}")
     if not scope.allows_minute(now // 60 % 1440):
         raise Refused("grant.scope", "outside the grant's daily hours (UTC)")
-    if not allows(scope.actions, action):
-        raise Refused("grant.action", f"the grant does not allow {action}")
+    _check_action(scope, action)
     if scope.max_uses == 0:
         raise Refused("grant.scope", "the grant does not say how often it may be used")
     if scope.trained_until is not None and now >= scope.trained_until:
         raise Refused("grant.training", "the technician's training has lapsed or is not stated")
+
+
+def _check_action(scope: Scope, action: Action) -> None:
+    if not allows(scope.actions, action):
+        raise Refused("grant.action", f"the grant does not allow {action}")
 
 
 def _check_holder(grant: Grant, holder: CoseKey | None) -> None:

@@ -30,6 +30,7 @@ class Action(enum.StrEnum):
     UPDATE = "update"
     RECOVER = "recover"
     READ_LOG = "read-log"
+    DECOMMISSION = "decommission"
 
 
 class Claim(enum.IntEnum):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from devguard.errors import Refused
-from devguard.grant.claims import CTI_SIZE, Grant
+from devguard.grant.claims import CTI_SIZE, Action, Grant
 from devguard.trust.model import EPOCH_STEP as EPOCH_STEP
 
 FLOOR_STEP: Final = 30 * 86_400
@@ -50,6 +50,12 @@ def use_id(chain: tuple[Grant, ...]) -> bytes:
     if len(chain) == 1:
         return root
     return root + hashlib.sha256(b"".join(link.cti for link in chain)).digest()[:CTI_SIZE]
+
+
+def use_of(action: Action, what: bytes) -> bytes:
+    """What one use of a grant is bound to: an update to its release, by manifest digest; any other action to what it
+    concerns (a manifest digest, a session id, nothing), so that no use spent on one action is good for another."""
+    return what if action is Action.UPDATE else hashlib.sha256(action.encode() + what).digest()
 
 
 def uses_left(grant: Grant, spent: Mapping[bytes, Spent], under: bytes | None = None) -> int | None:

@@ -15,14 +15,16 @@ from typing import Final, TypeVar
 
 from devguard.cose.keys import CoseKey
 from devguard.cose.sign import Signer
-from devguard.errors import DeviceRefused, Refused, RemoteProtocolError
+from devguard.errors import DeviceRefused, LinkError, Refused, RemoteProtocolError
 from devguard.grant.credential import DeviceCredential, DeviceIdentity, check_credential, read_credential
 from devguard.session.credentials import KcwtResolver, OwnCredential
 from devguard.session.initiator import EdhocInitiator
 from devguard.session.records import RecordLayer
+from devguard.session.report import Report, read_report
 from devguard.session.script import Attach, Flush, OpenPlain, Receive, Script, Send
 from devguard.session.suites import production_suites
 from devguard.session.verbs import (
+    NONCE_SIZE,
     PROTOCOL_VERSIONS,
     Edhoc,
     EdhocFailure,
@@ -30,6 +32,8 @@ from devguard.session.verbs import (
     HelloReply,
     Message,
     RefusedReply,
+    ReportReply,
+    ReportRequest,
     decode_message,
     encode_message,
 )
@@ -171,3 +175,19 @@ def connect(bench: Bench) -> Script[Connected]:
     records = RecordLayer.for_initiator(edhoc)
     yield Attach(records)
     return Connected(identity, hello, records)
+
+
+def need_version(session: Connected, version: int) -> None:
+    """Return when the device speaks at least that version of the protocol; `LinkError("link.protocol")`."""
+    if session.hello.version < version:
+        what = f"the device speaks protocol {session.hello.version}, and this takes {version}"
+        raise LinkError("link.protocol", what, "the device learns it with a newer release")
+
+
+def ask_report(session: Connected, bench: Bench) -> Script[tuple[Report, bytes]]:
+    """The device's report, signed over a challenge of this session: (what it says, its bytes)."""
+    challenge = bench.random(NONCE_SIZE)
+    yield Send(encode_message(ReportRequest(challenge)), sealed=True)
+    reply = expect((yield Receive(sealed=True, timeout=ANSWER_SECONDS)), ReportReply, sealed=True)
+    identity = session.identity
+    return read_report(reply.report, key=identity.key, challenge=challenge, serial=identity.serial), reply.report

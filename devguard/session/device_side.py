@@ -13,10 +13,11 @@ from typing import Final, Protocol, TypeAlias
 
 from devguard.cose.keys import CoseKey
 from devguard.errors import CODES, DevguardError, Malformed, Refused, RemoteProtocolError
+from devguard.grant.claims import Action as GrantAction
 from devguard.session.credentials import KcwtResolver, OwnCredential
 from devguard.session.records import RecordLayer
 from devguard.session.responder import EdhocResponder
-from devguard.session.table import TABLE, State, after_refusal, following
+from devguard.session.table import ACTION_OF, TABLE, State, after_refusal, following
 from devguard.session.verbs import (
     MAX_TEXT,
     PROTOCOL_VERSIONS,
@@ -32,9 +33,12 @@ from devguard.session.verbs import (
     EdhocFailure,
     Hello,
     HelloReply,
+    LogPiece,
+    LogRequest,
     Message,
     Offer,
     Reboot,
+    Recover,
     RefusedReply,
     ReportReply,
     ReportRequest,
@@ -81,11 +85,23 @@ class DevicePort(Protocol):
         """Take a piece of a chain of trust documents; at its end judge it, keep it, and judge the grant again."""
         ...
 
+    def allow(self, action: GrantAction) -> None:
+        """Called before anything of that action is done: whether the grant names it."""
+        ...
+
     def approve(self, approval: bytes, grant: bytes) -> None:
         """Take the second technician's word; what it names is compared when the offer is known."""
         ...
 
-    def offer(self, envelope: bytes, session_id: bytes) -> Accept: ...
+    def offer(self, envelope: bytes) -> Accept: ...
+    def recover(self, envelope: bytes) -> Accept:
+        """As `offer`, of the release that was confirmed last, where it is damaged."""
+        ...
+
+    def log(self, challenge: bytes, offset: int) -> LogPiece:
+        """The device's own log, signed over the challenge, from that byte on."""
+        ...
+
     def transfer(self, encoding: int, size: int, digest: bytes) -> int:
         """Make room for an encoded image and give back the offset to send it from."""
         ...
@@ -157,6 +173,8 @@ class DeviceConversation:
             message = decode_message(data, sealed=sealed)
             verb = verb_of(message)
             after = self._following(verb)
+            if verb in ACTION_OF:
+                self._port.allow(ACTION_OF[verb])
             actions = self._act(message)
             if isinstance(message, TrustChain) or after is State.AUTHORISED:
                 after = State.AUTHORISED if self._port.limit() is None else State.LIMITED
@@ -207,7 +225,8 @@ class DeviceConversation:
     def _greet(self, hello: Hello) -> Reply:
         common = set(hello.versions) & set(PROTOCOL_VERSIONS)
         if not common:
-            raise RemoteProtocolError("link.protocol", f"the bench speaks protocols {hello.versions}, not 1 or 2")
+            known = f"1 to {max(PROTOCOL_VERSIONS)}"
+            raise RemoteProtocolError("link.protocol", f"the bench speaks protocols {hello.versions}, not {known}")
         self._version = max(common)
         return Reply(encode_message(replace(self._port.hello(), version=self._version)), sealed=False)
 
@@ -241,20 +260,17 @@ class DeviceConversation:
         self._records = records
         return [Keys(records), Reply(encode_message(Edhoc(message_4)), sealed=False)]
 
-    @property
-    def _session_id(self) -> bytes:
-        if self._records is None:
-            raise RemoteProtocolError("session.order", "no session has keys")
-        return self._records.session_id
-
     def _act_sealed(self, message: Message) -> list[Action]:
         answer: Message
         if isinstance(message, Data):
             answer = Durable(self._port.data(message.offset, message.payload))
-        elif isinstance(message, Offer):
-            answer = self._port.offer(message.envelope, self._session_id)
+        elif isinstance(message, (Offer, Recover)):
+            judge = self._port.offer if isinstance(message, Offer) else self._port.recover
+            answer = judge(message.envelope)
             if self._version < TRANSFER_VERSION:
                 answer = replace(answer, encodings=())  # a bench of before would not know what to make of them
+        elif isinstance(message, LogRequest):
+            answer = self._port.log(message.challenge, message.offset)
         elif isinstance(message, Transfer):
             answer = Durable(self._port.transfer(message.encoding, message.size, message.digest))
         elif isinstance(message, ReportRequest):

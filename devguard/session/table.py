@@ -10,6 +10,7 @@ import enum
 from typing import Final
 
 from devguard.errors import RemoteProtocolError
+from devguard.grant.claims import Action
 from devguard.session.verbs import Verb
 
 
@@ -33,6 +34,8 @@ TABLE: Final[dict[tuple[State, Verb], State]] = {
     (State.ANSWERED, Verb.EDHOC): State.AUTHORISED,  # message_3 (the grant) in, message_4 out
     (State.AUTHORISED, Verb.APPROVE): State.AUTHORISED,
     (State.AUTHORISED, Verb.OFFER): State.RECEIVING,
+    (State.AUTHORISED, Verb.RECOVER): State.RECEIVING,
+    (State.AUTHORISED, Verb.LOG): State.AUTHORISED,
     (State.AUTHORISED, Verb.REPORT): State.AUTHORISED,
     (State.AUTHORISED, Verb.KEEP_ALIVE): State.AUTHORISED,
     (State.AUTHORISED, Verb.TRUST_CHAIN): State.AUTHORISED,
@@ -52,6 +55,13 @@ TABLE: Final[dict[tuple[State, Verb], State]] = {
     (State.JUDGED, Verb.REPORT): State.JUDGED,
     (State.JUDGED, Verb.KEEP_ALIVE): State.JUDGED,
     (State.JUDGED, Verb.CLOSE): State.CLOSED,
+}
+
+# What a grant has to allow for a verb, else `grant.action`. Every other verb of a session is good under any grant.
+ACTION_OF: Final[dict[Verb, Action]] = {
+    Verb.OFFER: Action.UPDATE,
+    Verb.RECOVER: Action.RECOVER,
+    Verb.LOG: Action.READ_LOG,
 }
 
 # A grant that fails only because the trust document is too old opens a session for the newer one and nothing else;

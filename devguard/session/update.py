@@ -1,4 +1,4 @@
-"""The bench's side of an update, from a judged release and a checked grant to the device's signed report.
+"""The bench's side of an update or a recovery, from a judged release and a checked grant to the device's signed report.
 
 `UpdateSession` is the only thing in devguard that sends an image, and it can only be built from a `Release` that
 `judge()` made with its payload measured and a `CheckedGrant` that `check_grant()` made. Sans-I/O: its methods are
@@ -7,32 +7,29 @@ scripts (see `script`) that a driver runs over any link.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from devguard.errors import DeviceRefused, LinkError, LocalProtocolError, Refused, RemoteProtocolError
 from devguard.grant.check import CheckedGrant
-from devguard.session.approval import LIFETIME, ApprovalRequest, Asking
-from devguard.session.connect import ANSWER_SECONDS, Bench, Connected, connect, expect
+from devguard.grant.claims import Action
+from devguard.session.approving import Approver, second_approval
+from devguard.session.connect import Bench, Connected, ask_report, connect, expect, need_version
 from devguard.session.delta import Encoded, Sent, choose
-from devguard.session.report import Report, read_report
+from devguard.session.report import Report
 from devguard.session.script import Flush, Receive, Script, Send
 from devguard.session.verbs import (
-    NONCE_SIZE,
+    ACTIONS_VERSION,
     Accept,
-    Approve,
     Close,
     Commit,
     Data,
     Done,
     Durable,
-    KeepAlive,
     Offer,
     Reboot,
-    ReportReply,
-    ReportRequest,
+    Recover,
     Transfer,
     decode_message,
     encode_message,
@@ -43,8 +40,6 @@ from devguard.verdict.judge import Release
 # what is lost of a message that came in part is never more than one.
 DATA_CHUNK: Final = 15 * 256
 JUDGE_SECONDS: Final = 120.0
-APPROVER_PAUSE: Final = 2.0
-CLOCK_SLACK: Final = 60  # the device's clock may run behind ours, and refuses what seems to live too long
 REBOOT_SECONDS: Final = 10.0
 FALL_BACK: Final = ("device.transfer", "device.slot", "device.busy")  # the whole image may still do
 
@@ -56,7 +51,6 @@ class PayloadReader(Protocol):
     def read(self, size: int, /) -> bytes: ...
 
 
-Approver = Callable[[ApprovalRequest], tuple[bytes, bytes] | None]
 Progress = Callable[[int, int], None]
 
 
@@ -98,8 +92,10 @@ class UpdateSession:
         """
         session = yield from connect(self.bench)
         self.connected = session
+        if self.grant.action is not Action.UPDATE:
+            need_version(session, ACTIONS_VERSION)
         if self.approver is not None:
-            yield from self._approve(session, self.approver)
+            yield from second_approval(session, self.bench, self.grant, self.release.manifest_digest, self.approver)
         yield from self._deliver()
         # A device that goes down may take its last answer with it; the image is committed, the report tells the rest.
         try:
@@ -110,26 +106,7 @@ class UpdateSession:
                 raise
         return session
 
-    def _approve(self, session: Connected, approver: Approver) -> Script[None]:
-        request = ApprovalRequest(
-            session.session_id,
-            session.identity.serial,
-            self.release.manifest_digest,
-            self.grant.action.value,
-            hashlib.sha256(self.grant.grant.untagged).digest(),
-            self.bench.now + LIFETIME - CLOCK_SLACK,
-            Asking(self.grant.grant.subject, self.grant.holder.thumbprint),
-        )
-        waited = 0.0
-        while (answer := approver(request)) is None:
-            if waited >= LIFETIME:
-                raise Refused("grant.quorum", "the second technician did not approve within ten minutes")
-            yield from self._acknowledged(KeepAlive(), ANSWER_SECONDS)
-            yield Receive(sealed=True, timeout=APPROVER_PAUSE, optional=True)
-            waited += APPROVER_PAUSE
-        yield from self._acknowledged(Approve(*answer), ANSWER_SECONDS)
-
-    def _acknowledged(self, message: Approve | Commit | Reboot | KeepAlive, timeout: float) -> Script[None]:
+    def _acknowledged(self, message: Commit | Reboot, timeout: float) -> Script[None]:
         yield Send(encode_message(message), sealed=True)
         while True:
             reply = yield Receive(sealed=True, timeout=timeout)
@@ -140,7 +117,8 @@ class UpdateSession:
             return
 
     def _offer(self) -> Script[Accept]:
-        yield Send(encode_message(Offer(self.offer)), sealed=True)
+        ask = Recover if self.grant.action is Action.RECOVER else Offer
+        yield Send(encode_message(ask(self.offer)), sealed=True)
         accept = expect((yield Receive(sealed=True, timeout=JUDGE_SECONDS)), Accept, sealed=True)
         if accept.resume_offset > self.release.size:
             raise RemoteProtocolError("session.order", "the device wants to resume past the end of the image")
@@ -230,13 +208,10 @@ def _is_durable(reply: bytes) -> bool:
 def fetch_report(bench: Bench) -> Script[tuple[Report, bytes]]:
     """A fresh session with the same grant: (the device's report, its signed bytes)."""
     session = yield from connect(bench)
-    challenge = bench.random(NONCE_SIZE)
-    yield Send(encode_message(ReportRequest(challenge)), sealed=True)
-    reply = expect((yield Receive(sealed=True, timeout=ANSWER_SECONDS)), ReportReply, sealed=True)
-    report = read_report(reply.report, key=session.identity.key, challenge=challenge, serial=session.identity.serial)
+    report, signed = yield from ask_report(session, bench)
     yield Send(encode_message(Close()), sealed=True)
     yield Flush()
-    return report, reply.report
+    return report, signed
 
 
 def after_reboot(release: Release, report: Report) -> None:

@@ -16,20 +16,24 @@ from typing import Any, Final, TypeAlias
 
 from devguard import wire
 from devguard.errors import RemoteProtocolError
+from devguard.evidence.device_log import MAX_SIZE
 from devguard.manifest.envelope import MAX_OFFER
 
 PROTOCOL_VERSION: Final = 1
 TRANSFER_VERSION: Final = 2  # version 1, and accept may list encodings
-PROTOCOL_VERSIONS: Final = (TRANSFER_VERSION, PROTOCOL_VERSION)
+ACTIONS_VERSION: Final = 3  # version 2, and actions other than an update
+PROTOCOL_VERSIONS: Final = (ACTIONS_VERSION, TRANSFER_VERSION, PROTOCOL_VERSION)
 NONCE_SIZE: Final = 16
 DIGEST_SIZE: Final = 32
 MAX_DATA: Final = 16 * 1024
+MAX_PIECE: Final = 2048
+"""Bytes of a device's log in one message."""
 MAX_GRANT: Final = 8 * 1024
 MAX_TEXT: Final = 1024
 
 
 class Verb(enum.IntEnum):
-    """Numbers on the wire. Below 10: plain. 10 to 19: bench to device. 20 and up: device to bench."""
+    """Numbers on the wire. Below 10: plain. 10 to 19, 30 to 39: bench to device. 20 to 29: device to bench."""
 
     HELLO = 0
     EDHOC = 1
@@ -50,6 +54,9 @@ class Verb(enum.IntEnum):
     REFUSED = 22
     DURABLE = 23
     REPORT_REPLY = 24
+    LOG_PIECE = 25
+    RECOVER = 30
+    LOG = 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +225,33 @@ class ReportReply:
     report: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """As `Offer`, of the release that was confirmed here last and is damaged now."""
+
+    envelope: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LogRequest:
+    """Ask for the device's own log from a byte on; with offset 0 it is signed anew over the challenge."""
+
+    challenge: bytes
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class LogPiece:
+    """Device: bytes of its signed log (`evidence.device_log`), which has `total`."""
+
+    total: int
+    piece: bytes
+
+
 Message: TypeAlias = (
     Hello | HelloReply | Edhoc | EdhocFailure | Approve | Offer | Data | Commit | Reboot | ReportRequest
     | KeepAlive | Close | TrustChain | Transfer | Done | Accept | RefusedReply | Durable | ReportReply
+    | Recover | LogRequest | LogPiece
 )  # fmt: skip
 
 Check: TypeAlias = Callable[[Any], bool]
@@ -263,6 +294,9 @@ _LAYOUT: Final[dict[Verb, tuple[type[Any], tuple[Check, ...]]]] = {
     Verb.REFUSED: (RefusedReply, (_text, _text, _text)),
     Verb.DURABLE: (Durable, (_OFFSET,)),
     Verb.REPORT_REPLY: (ReportReply, (_bytes(1, 8192),)),
+    Verb.LOG_PIECE: (LogPiece, (_uint(MAX_SIZE), _bytes(1, MAX_PIECE))),
+    Verb.RECOVER: (Recover, (_bytes(1, MAX_OFFER),)),
+    Verb.LOG: (LogRequest, (_bytes(NONCE_SIZE, NONCE_SIZE), _uint(MAX_SIZE))),
 }
 _VERB_OF: Final = {kind: verb for verb, (kind, _) in _LAYOUT.items()}
 PLAIN: Final = frozenset({Verb.HELLO, Verb.HELLO_REPLY, Verb.EDHOC, Verb.EDHOC_FAILURE})

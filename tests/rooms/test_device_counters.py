@@ -44,6 +44,7 @@ def full() -> Counters:
         sealed=HEADER, previous=HEADER, pending=HEADER,
         download=Download(B, 100, 64, True, True, Staging(1, 80, A, 32, True)),
         outcome=Outcome(A, "image.digest", 5), settings_before=B,
+        installed_manifest=A, epoch_reset=(6, 2),
     )  # fmt: skip
 
 
@@ -122,7 +123,7 @@ def test_garbage_is_refused(data: bytes) -> None:
         decode_counters(data)
 
 
-@pytest.mark.parametrize("label", range(18))
+@pytest.mark.parametrize("label", range(21))
 def test_every_field_is_typed(label: int) -> None:
     value = wire.decode(encode_counters(full()))
     for wrong in ("text", -1, [[]], {1: 2}, b"\x00"):
@@ -133,19 +134,41 @@ def test_every_field_is_typed(label: int) -> None:
 def test_a_newer_format_says_so() -> None:
     value = wire.decode(encode_counters(Counters()))
     with pytest.raises(Refused, match="newer"):
-        decode_counters(wire.encode({**value, 0: 3}))
+        decode_counters(wire.encode({**value, 0: 4}))
 
 
 def test_counters_of_the_format_before_are_read_and_encoded_images_belong_to_the_new_one() -> None:
     value = wire.decode(encode_counters(full()))
     old = {label: value[label] for label in range(18)} | {0: 1}
-    assert decode_counters(wire.encode(old)) == replace(full(), download=Download(B, 100, 64, True))
+    before = replace(full(), download=Download(B, 100, 64, True), installed_manifest=None, epoch_reset=None)
+    assert decode_counters(wire.encode(old)) == before
+    second = {label: value[label] for label in range(19)} | {0: 2}
+    assert decode_counters(wire.encode(second)) == replace(before, download=full().download)
+    running = {**old, 2: HEADER.sequence}  # what runs is what was confirmed last: so is its manifest
+    assert decode_counters(wire.encode(running)).installed_manifest == HEADER.manifest_digest
     for wrong in ({**old, 18: value[18]}, {**old, 0: 2}, {**value, 0: 1}, {**value, 15: None}, {**old, 0: True}):
         with pytest.raises(Refused):
             decode_counters(wire.encode(wrong))
     for staging in ([1, 80, A, 81, True], [256, 80, A, 0, True], [1, 80, A[:-1], 0, True], [1, 80, A, 0, 1], []):
         with pytest.raises(Refused):
             decode_counters(wire.encode({**value, 18: [False, staging]}))
+
+
+def test_the_epoch_goes_back_by_a_trust_document_that_was_noted_before_and_no_further() -> None:
+    store = MemoryCounterStore(Counters(grant_epoch=20, trust_version=5, epoch_reset=(6, 2)))
+    for wrong in (
+        replace(store.load(), grant_epoch=2),
+        replace(store.load(), grant_epoch=1, trust_version=6, epoch_reset=None),
+        replace(store.load(), clock_floor=-1, trust_version=6),
+    ):
+        with pytest.raises(LocalProtocolError):
+            store.save(wrong)
+    assert store.load().under_trust(5).grant_epoch == 20
+    store.save(store.load().under_trust(6))
+    assert (store.load().grant_epoch, store.load().trust_version, store.load().epoch_reset) == (2, 6, None)
+    with pytest.raises(LocalProtocolError):
+        store.save(replace(store.load(), grant_epoch=1, trust_version=9))
+    assert Counters(grant_epoch=1, epoch_reset=(1, 2)).under_trust(1).grant_epoch == 1
 
 
 def test_the_audit_ring_forgets_events_but_not_the_chain() -> None:

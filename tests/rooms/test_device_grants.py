@@ -57,7 +57,7 @@ from sim.state import snapshot
         ({"serials": frozenset({"SN-0002"})}, "grant.scope"),
         ({"models": frozenset({"insulin-pump"})}, "grant.scope"),
         ({"sites": frozenset({"elsewhere"})}, "grant.scope"),
-        ({"actions": frozenset({"read-log"})}, "grant.action"),
+        ({"actions": frozenset()}, "grant.action"),
         ({"trained_until": NOW - 1}, "grant.training"),
         ({"hours": (0, 1)}, "grant.scope"),
         ({"now": NOW - 20 * HOUR, "expires": NOW - 12 * HOUR}, "grant.expired"),

@@ -122,7 +122,7 @@ def test_what_anybody_may_know_names_neither_serial_nor_version_nor_person() -> 
         assert device.serial.encode() not in answer
 
 
-@pytest.mark.parametrize("versions", [(3,), (0, 3, 4)])
+@pytest.mark.parametrize("versions", [(4,), (0, 4, 5)])
 def test_another_protocol_version_is_refused(versions: tuple[int, ...]) -> None:
     pipe = Pipe(fresh())
     pipe.open()

@@ -229,6 +229,53 @@ def test_pieces_are_put_together_and_bounded() -> None:
     assert device.node.trust.version == 2
 
 
+# The grant epoch: grants raise it, the root alone sets it back.
+
+
+def at_epoch(epoch: int, held: int = 20) -> Device:
+    """A device whose document asks for `held`, and whose grants have raised its own epoch to `epoch`."""
+    device = Device(vendor=vendor_of("epochs", grant_epoch=held))
+    device.store.save(device.counters.with_grant_epoch(epoch))
+    return device
+
+
+def test_the_root_sets_the_grant_epoch_back_and_grants_of_the_older_epoch_hold_again() -> None:
+    device = at_epoch(25)
+    lowered = rotated(device.vendor, lowered_epoch=3)
+    old = grant(device, epoch=7)
+    with pytest.raises(DeviceRefused) as refused:
+        Pipe(device).connect(old)
+    assert refused.value.code == "grant.revoked"
+    Pipe(device).run(push_trust(bench_for(device, grant(device, epoch=25)), [lowered.trust_bytes]))
+    # The grant that brought the document is judged again under it; far above what is in force now, it moves nothing.
+    assert device.counters.grant_epoch == 3
+    device.vendor = lowered
+    device.power_cycle()
+    assert device.counters.grant_epoch == 3
+    Pipe(device).connect(old)
+    assert device.counters.grant_epoch == 7
+
+
+@pytest.mark.parametrize(("epoch", "after"), [(25, 3), (2, 2)])
+def test_a_lower_epoch_anywhere_in_a_chain_counts_and_never_raises(epoch: int, after: int) -> None:
+    device = at_epoch(epoch)
+    lowered = rotated(device.vendor, lowered_epoch=3)
+    raised = rotated(lowered, issued=NOW - 50, grant_epoch=19)
+    attendant = device.node.attend()
+    attendant.trust_chain(lowered.trust_bytes, 1)
+    with contextlib.suppress(DevguardError):
+        attendant.trust_chain(raised.trust_bytes, 2)
+    assert device.node.trust.digest == raised.trust.digest
+    assert device.counters.grant_epoch == after
+
+
+def test_a_newer_document_of_the_same_epoch_revokes_nothing_back() -> None:
+    device = at_epoch(25)
+    new = rotated(device.vendor)
+    Pipe(device).run(push_trust(bench_for(device, grant(device, epoch=25)), [new.trust_bytes]))
+    assert device.counters.grant_epoch == 25
+
+
 # On disk: a cut at any write leaves the old document or the new one.
 
 
@@ -252,8 +299,8 @@ def opened(directory: DeviceDirectory) -> Any:
 
 
 def test_a_power_cut_at_any_write_leaves_old_or_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    vendor = vendor_of()
-    new = rotated(vendor)
+    vendor = vendor_of("epochs", grant_epoch=20)
+    new = rotated(vendor, lowered_epoch=3)
     real, seen = storage.write_atomic, set()
     for cut_at in range(6):
         for after in (False, True):
@@ -261,6 +308,7 @@ def test_a_power_cut_at_any_write_leaves_old_or_new(tmp_path: Path, monkeypatch:
             enrolled(path, vendor)
             with DeviceDirectory(path, load_model("insulin-pump")) as directory:
                 node, count = opened(directory), [0]
+                node.store.save(node.store.load().with_grant_epoch(25))
 
                 def cutting(*args: Any, cut_at: int = cut_at, after: bool = after, count: list[int] = count) -> None:
                     count[0] += 1
@@ -272,12 +320,13 @@ def test_a_power_cut_at_any_write_leaves_old_or_new(tmp_path: Path, monkeypatch:
 
                 monkeypatch.setattr(storage, "write_atomic", cutting)
                 with contextlib.suppress(Cut):
-                    node.adopt(new.trust_bytes, new.trust)
+                    node.adopt(new.trust_bytes, new.trust, 3)
                 monkeypatch.setattr(storage, "write_atomic", real)
             with DeviceDirectory(path, load_model("insulin-pump")) as directory:
                 node = opened(directory)
                 assert node.trust.digest in (vendor.trust.digest, new.trust.digest)
                 assert directory.counters.load().trust_version == node.trust.version
+                assert directory.counters.load().grant_epoch == (25 if node.trust.version == 1 else 3)
                 seen.add(node.trust.version)
     assert seen == {1, 2}
 

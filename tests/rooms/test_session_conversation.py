@@ -314,7 +314,7 @@ def test_a_device_of_another_protocol_version_is_refused() -> None:
     script.send(None)
     assert isinstance(script.send(None), Receive)
     with pytest.raises(RemoteProtocolError, match=r"link\.protocol"):
-        script.send(encode_message(HelloReply(3, "confirmed", (3,), bytes(16))))
+        script.send(encode_message(HelloReply(4, "confirmed", (3,), bytes(16))))
 
 
 def test_a_resume_offset_past_the_end_is_refused() -> None:

@@ -34,6 +34,9 @@ EXAMPLES: dict[Verb, verbs.Message] = {
     Verb.REFUSED: verbs.RefusedReply("version.rollback", "1.0 is older", "install the newest"),
     Verb.DURABLE: verbs.Durable(8192),
     Verb.REPORT_REPLY: verbs.ReportReply(b"r"),
+    Verb.LOG_PIECE: verbs.LogPiece(300, b"l"),
+    Verb.RECOVER: verbs.Recover(b"e"),
+    Verb.LOG: verbs.LogRequest(bytes(16), 2048),
 }
 
 # Locked: these bytes are added to, never changed.
@@ -62,6 +65,9 @@ LOCKED = {
     + b"install the newest".hex(),
     Verb.DURABLE: "8217192000",
     Verb.REPORT_REPLY: "82181841" + "72",
+    Verb.LOG_PIECE: "83181919012c416c",
+    Verb.RECOVER: "82181e4165",
+    Verb.LOG: "83181f50" + "00" * 16 + "190800",
 }
 
 
@@ -152,9 +158,10 @@ def test_data_only_follows_an_offer_and_reboot_only_a_commit() -> None:
     assert [s for s, v in TABLE if v is Verb.DATA] == [State.RECEIVING, State.STAGING]
     assert [s for s, v in TABLE if v is Verb.COMMIT] == [State.RECEIVING, State.STAGING]
     assert [s for s, v in TABLE if v is Verb.TRANSFER] == [State.RECEIVING]
-    assert [s for (s, v), after in TABLE.items() if after is State.RECEIVING and v is not Verb.KEEP_ALIVE] == [
-        State.AUTHORISED,
-        State.RECEIVING,
+    assert [(s, v) for (s, v), after in TABLE.items() if after is State.RECEIVING and v is not Verb.KEEP_ALIVE] == [
+        (State.AUTHORISED, Verb.OFFER),
+        (State.AUTHORISED, Verb.RECOVER),
+        (State.RECEIVING, Verb.DATA),
     ]
     assert [s for s, v in TABLE if v is Verb.REBOOT] == [State.JUDGED]
 

@@ -279,13 +279,18 @@ def checked(device: Device, one: Grant, technician: Technician = TESS, **fields:
 
 
 def update(
-    device: Device, what: Build, one: Grant | None = None, technician: Technician = TESS, **fields: Any
+    device: Device,
+    what: Build,
+    one: Grant | None = None,
+    technician: Technician = TESS,
+    action: Action = Action.UPDATE,
+    **fields: Any,
 ) -> UpdateSession:
-    """An honest push, ready to run."""
-    one = one or grant(device, technician)
+    """An honest push (or recovery), ready to run."""
+    one = one or grant(device, technician, actions=frozenset({action}))
     session = UpdateSession(
         judged(device, what),
-        checked(device, one, technician),
+        checked(device, one, technician, action=action),
         bench_for(device, one, technician),
         what.offer,
         io.BytesIO(what.image),
