@@ -17,6 +17,7 @@ from devguard.session.verbs import (
     Approve,
     Close,
     Done,
+    Durable,
     EdhocFailure,
     Message,
     Offer,
@@ -42,9 +43,12 @@ def offer_unjudged(bench: Bench, envelope: bytes) -> Script[Accept]:
 
 
 def ask(message: Message) -> Script[Message]:
-    """Say one thing in an open session, whatever it is; the device's answer. Raises its refusal."""
+    """Say one thing in an open session, whatever it is; the device's answer, words on what is durable left aside.
+    Raises its refusal."""
     yield Send(encode_message(message), sealed=True)
-    answer = decode_message((yield Receive(sealed=True, timeout=ANSWER_SECONDS)), sealed=True)
+    answer: Message = Durable(0)
+    while isinstance(answer, Durable):
+        answer = decode_message((yield Receive(sealed=True, timeout=ANSWER_SECONDS)), sealed=True)
     if isinstance(answer, RefusedReply):
         expect(encode_message(answer), Accept, sealed=True)
     return answer

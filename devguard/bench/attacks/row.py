@@ -36,7 +36,8 @@ class Row(ABC):
     """One attack. `play` makes it, in as many ways as the row has, and asks the scene's oracles what came of each.
 
     `regulation`: items of the regulation page that the row gives evidence for. `absent`: a part that devguard does not
-    have, so that there is nothing to attack; the reason stands in docs/threat-model.md.
+    have, so that there is nothing to attack; the reason stands in docs/threat-model.md. `needs`: a package that the
+    attacked part is built on, and devguard's extra with it: where it is not installed there is nothing to attack.
     """
 
     id: ClassVar[str]
@@ -45,6 +46,7 @@ class Row(ABC):
     attacker: ClassVar[Attacker]
     regulation: ClassVar[tuple[str, ...]] = ()
     absent: ClassVar[str | None] = None
+    needs: ClassVar[tuple[str, str] | None] = None
 
     @abstractmethod
     def play(self, scene: Scene) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -86,8 +87,9 @@ def _played(job: Job) -> list[Result]:
 def play(job: Job) -> Iterator[Result]:
     """The rows of one job, in this process."""
     rows = rows_named(job.ids)
-    present = [row for row in rows if row.absent is None]
-    yield from (_absent(row, job.model) for row in rows if row.absent is not None)
+    absent = {row: why for row in rows if (why := _why_absent(row)) is not None}
+    present = [row for row in rows if row not in absent]
+    yield from (_absent(row, job.model, why) for row, why in absent.items())
     if not present:
         return
     with _world(job.model, job.host) as world:
@@ -117,8 +119,13 @@ def _place() -> str | None:
     return _MEMORY if free >= _ROOM and os.access(_MEMORY, os.W_OK) else None
 
 
-def _absent(row: type[Row], model: str) -> Result:
-    why = row.absent or ""
+def _why_absent(row: type[Row]) -> str | None:
+    if row.needs is None or importlib.util.find_spec(row.needs[0]) is not None:
+        return row.absent
+    return f"not installed here: pip install 'devguard[{row.needs[1]}]'"
+
+
+def _absent(row: type[Row], model: str, why: str) -> Result:
     return Result(row.id, row.title, model, Status.NOT_APPLICABLE, why, False, None, True, True, 0.0)
 
 
