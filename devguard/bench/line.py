@@ -6,7 +6,7 @@ sleeps and no clock is read: the same seed gives the same run to the last bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from devguard.bench.way import Shape, Way
@@ -65,9 +65,12 @@ class VirtualLine:
 
     @classmethod
     def of(cls, shape: Shape, seed: int, clock: VirtualClock | None = None) -> VirtualLine:
-        """A line of that shape; the adapter with the timer stands at the host, on the way back."""
+        """A line of that shape, whose cuts count from now; the adapter with the timer stands at the host, on the way
+        back."""
+        clock = clock or VirtualClock()
+        shape = replace(shape, cuts=tuple((clock.now + begin, clock.now + end) for begin, end in shape.cuts))
         back = Way(shape, f"{seed}/back", return_timer=shape.return_timer)
-        return cls(clock or VirtualClock(), Way(shape, f"{seed}/forward"), back)
+        return cls(clock, Way(shape, f"{seed}/forward"), back)
 
     @property
     def now(self) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from devguard.bench.line import VirtualClock, VirtualLine
 from devguard.bench.stage import Stage, stream
@@ -21,10 +21,12 @@ from devguard.link.engine import LinkEngine
 from devguard.link.events import Channel, Event, Role
 from devguard.link.parameters import BITS_PER_BYTE_ON_LINE, LinkParameters
 from devguard.link.runner import ScriptRunner
+from devguard.session.connect import Connected
 from devguard.session.script import Script, Send
-from devguard.session.update import Progress
+from devguard.session.update import UpdateSession
 from devguard.session.verbs import Data, Reboot, decode_message
 
+VOID_SHARE: Final = 0.01  # of a run: so long may bytes have been late in all before its figures are void
 T = TypeVar("T")
 
 
@@ -44,7 +46,8 @@ class Figures:
     """What one push took. Bytes are of the whole conversation, times in seconds.
 
     `data_seconds`: from the first data segment sent to the last acknowledged; `session_seconds`: from opening the line
-    to the device's word that it has the release.
+    to the device's word that it has the release. `late_seconds`: in real time, how long bytes were late in all because
+    the machine had no time for the line; the run was that much longer at most.
     """
 
     trial: Trial
@@ -53,6 +56,7 @@ class Figures:
     retransmits: int
     data_seconds: float
     session_seconds: float
+    late_seconds: float = 0.0
 
     @property
     def ideal_seconds(self) -> float:
@@ -68,6 +72,11 @@ class Figures:
     def session_efficiency(self) -> float:
         """Ideal time over the time of the whole conversation."""
         return self.ideal_seconds / self.session_seconds
+
+    @property
+    def paced(self) -> bool:
+        """Whether the line kept its times; where it did not, the figures say more about the machine."""
+        return self.late_seconds <= VOID_SHARE * self.session_seconds
 
 
 def overheard(script: Script[T], listener: Callable[[bytes], None]) -> Script[T]:
@@ -89,11 +98,20 @@ def overheard(script: Script[T], listener: Callable[[bytes], None]) -> Script[T]
             failure = error
 
 
-class Stopwatch:
-    """Watches one push at the host: its script, and the engine that carries it."""
+class Onlooker(Protocol):
+    """Who is shown how far a push is: called with what is durable, told what is queued, shown the engine."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __call__(self, durable: int, total: int, /) -> None: ...
+    def queued(self, end: int, total: int, /) -> None: ...
+    def look(self, engine: LinkEngine, /) -> None: ...
+
+
+class Stopwatch:
+    """Watches one push at the host: its script, and the engine that carries it. `onlooker` is shown both."""
+
+    def __init__(self, clock: Callable[[], float], onlooker: Onlooker | None = None) -> None:
         self._clock = clock
+        self._onlooker = onlooker
         self._sealed = self._data_end = 0
         self.began = self.first_data = self.last_data = self.committed = 0.0
 
@@ -101,10 +119,12 @@ class Stopwatch:
         """A link engine that is watched."""
         return _WatchedEngine(self, role, parameters, nonce)
 
-    def watch(self, script: Script[T]) -> Script[T]:
-        """The script, its messages noted as they go by."""
+    def push(self, session: UpdateSession) -> Script[Connected]:
+        """The session's push, its messages noted as they go by."""
+        if self._onlooker is not None:
+            session.progress, session.queued = self._onlooker, self._onlooker.queued
         self.began = self._clock()
-        return overheard(script, self._said)
+        return overheard(session.push(), self._said)
 
     def _said(self, message: bytes) -> None:
         verb = decode_message(message, sealed=True)
@@ -115,10 +135,13 @@ class Stopwatch:
         elif isinstance(verb, Reboot):
             self.committed = self._clock()
 
-    def acknowledged(self, count: int, now: float) -> None:
-        """`count` bytes of sealed messages have arrived without a gap."""
+    def heard(self, engine: LinkEngine, now: float) -> None:
+        """The engine has heard something: have all data arrived?"""
+        count = engine.acknowledged_bytes(Channel.SEALED)
         if count >= self._data_end > 0 and not self.last_data:
             self.last_data = now
+        if self._onlooker is not None:
+            self._onlooker.look(engine)
 
 
 class _WatchedEngine(LinkEngine):
@@ -128,22 +151,20 @@ class _WatchedEngine(LinkEngine):
 
     def receive_bytes(self, data: bytes, now: float) -> list[Event]:
         events = super().receive_bytes(data, now)
-        self._watch.acknowledged(self.acknowledged_bytes(Channel.SEALED), now)
+        self._watch.heard(self, now)
         return events
 
 
-def run_virtual(trial: Trial, progress: Progress | None = None) -> Figures:
+def run_virtual(trial: Trial, onlooker: Onlooker | None = None) -> Figures:
     """The push on a virtual clock. Raises what a push raises: a line may be too bad to use."""
     clock = VirtualClock()
     line = VirtualLine.of(trial.shape, trial.seed, clock)
     stage = Stage(trial.model, f"link/{trial.seed}", lambda: clock.now, slow_flash(trial, clock.spend))
     line.serve(EmulatedDevice(stage.node, line.device, stream(f"link/{trial.seed}/device engine")))
-    watch = Stopwatch(line.host.clock)
+    watch = Stopwatch(line.host.clock, onlooker)
     random = stream(f"link/{trial.seed}/host engine")
     runner = ScriptRunner(line.host, LinkParameters(baud=trial.shape.baud), random, engine=watch.engine)
-    session = stage.update(stage.build(trial.size))
-    session.progress = progress
-    runner.run(watch.watch(session.push()))
+    runner.run(watch.push(stage.update(stage.build(trial.size))))
     return Figures(
         trial=trial,
         wire_forward=line.forward.sent,

@@ -6,8 +6,8 @@ one or a device's port. `pull_after` bytes from the near end the cable is pulled
 of a USB adapter do.
 
 A line that is looked at too late, on a busy machine, catches up: while bytes wait for it they leave at its speed, and
-only the moment of their arrival is late. Never used here: tcdrain, tcflush and TIOCOUTQ, which on a pseudo-terminal
-lie or lose data.
+only the moment of their arrival is late. How long bytes were late in all it says at its end. Never used here: tcdrain,
+tcflush and TIOCOUTQ, which on a pseudo-terminal lie or lose data.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _AHEAD: Final = 0.004  # a port's bytes are taken this much before they leave; t
 _READ: Final = 4096
 _HELD: Final = 1 << 16  # bytes that an end may leave unread before the line stops
 _IDLE: Final = 0.5
+_ON_TIME: Final = 0.001  # what is handed over this much after its time is not late: no timer is better on any machine
 _START_SECONDS: Final = 20.0
 _STOP_SECONDS: Final = 5.0
 
@@ -41,7 +42,7 @@ class Unplugged(Exception):
 
 
 @dataclass(slots=True)
-class _Lane:
+class Lane:
     """One direction in real time: from a descriptor, over a `Way`, to a descriptor."""
 
     source: int
@@ -50,6 +51,7 @@ class _Lane:
     free: float = 0.0
     waiting: bool = False  # the last look found more than the line could take
     held: bytearray = field(default_factory=bytearray)
+    late: float = 0.0  # seconds in which bytes had arrived and were not handed over, through the line's own fault
 
     def opens_at(self) -> float:
         """When more may be taken: a few bytes at a time, and one where that is long."""
@@ -67,6 +69,9 @@ class _Lane:
 
     def give(self, now: float) -> None:
         """Hand over what has arrived by now."""
+        due = self.way.due()
+        if due is not None and not self.held:  # else the end that does not read is what is late
+            self.late += max(0.0, now - due - _ON_TIME)
         self.held += b"".join(self.way.take(now))
         if self.held:
             del self.held[: _write(self.target, bytes(self.held))]
@@ -101,8 +106,8 @@ class PacedLine:
         near, self.near = self._new()
         other, self.far = self._new() if far is None else (self._existing(far), far)
         back = Way(shape, f"{seed}/back", return_timer=shape.return_timer)
-        self._forward = _Lane(near, other, Way(shape, f"{seed}/forward"))
-        self._back = _Lane(other, near, back)
+        self._forward = Lane(near, other, Way(shape, f"{seed}/forward"))
+        self._back = Lane(other, near, back)
         self._lanes = (self._forward, self._back)
 
     def _new(self) -> tuple[int, str]:
@@ -139,9 +144,15 @@ class PacedLine:
             "reverse_arrived": back.arrived,
         }
 
+    @property
+    def late(self) -> float:
+        """Seconds in which bytes were late, both ways together: what a program that waits for them has lost."""
+        return sum(lane.late for lane in self._lanes)
+
     def run(self, stop: int) -> None:
-        """Serve until the descriptor `stop` can be read; `Unplugged` when an end is gone."""
-        began = time.monotonic()
+        """Serve until the descriptor `stop` can be read; `Unplugged` when an end is gone. Time counts from the first
+        byte on."""
+        began, silent = time.monotonic(), True
         while True:
             now = time.monotonic() - began
             for lane in self._lanes:
@@ -151,6 +162,8 @@ class PacedLine:
             readable, _, _ = select.select([stop, *readers], writers, [], self._patience(now))
             if stop in readable:
                 return
+            if silent and readable:
+                began, silent = time.monotonic(), False
             now = time.monotonic() - began
             for lane in self._lanes:
                 if lane.source in readable:
@@ -189,7 +202,7 @@ class LineProcess:
             text=True,
             start_new_session=True,  # a Ctrl-C is for whoever owns the line; it ends when its owner does
         )
-        self._counts: dict[str, int] | None = None
+        self._end: dict[str, Any] | None = None
         said = self._said()
         if "near" not in said:
             self.close()
@@ -209,10 +222,20 @@ class LineProcess:
 
     def counts(self) -> dict[str, int]:
         """Take the cable out and say how many bytes went over it."""
+        counts: dict[str, int] = self._ended["counts"]
+        return counts
+
+    def late(self) -> float:
+        """Take the cable out and say for how many seconds bytes were late because this machine had no time for them."""
+        late: float = self._ended["late"]
+        return late
+
+    @property
+    def _ended(self) -> dict[str, Any]:
         self.close()
-        if self._counts is None:
+        if self._end is None:
             raise LinkError("link.port", "the line ended without its counts")
-        return self._counts
+        return self._end
 
     def close(self) -> None:
         """Take the cable out. Safe to call twice."""
@@ -221,7 +244,7 @@ class LineProcess:
             return
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
-        self._counts = self._said() or None
+        self._end = self._said() or None
         try:
             process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -239,6 +262,13 @@ class LineProcess:
         self.close()
 
 
+def punctual() -> None:
+    """Run when there is something to do, whatever else this machine does, where the system allows it."""
+    if hasattr(os, "sched_setscheduler"):
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+
+
 def main() -> int:
     """The process: its first line says the ports, its last the counts; it lives as long as its standard input."""
     parser = argparse.ArgumentParser(description="a serial line between two pseudo-terminals")
@@ -253,11 +283,12 @@ def main() -> int:
         print(json.dumps({"error": error.message}), flush=True)
         return 1
     print(json.dumps({"near": line.near, "far": line.far}), flush=True)
+    punctual()
     with contextlib.suppress(Unplugged):
         line.run(sys.stdin.fileno())
     line.close()
     with contextlib.suppress(BrokenPipeError):  # its owner was killed
-        os.write(1, json.dumps(line.counts).encode() + b"\n")
+        os.write(1, json.dumps({"counts": line.counts, "late": line.late}).encode() + b"\n")
     return 0
 
 

@@ -16,7 +16,7 @@ import time
 from types import TracebackType
 from typing import Final
 
-from devguard.bench.link_run import Figures, Stopwatch, Trial, slow_flash
+from devguard.bench.link_run import Figures, Onlooker, Stopwatch, Trial, slow_flash
 from devguard.bench.pty_line import LineProcess
 from devguard.bench.stage import Stage, stream
 from devguard.bench.way import Shape
@@ -26,24 +26,21 @@ from devguard.errors import LinkError
 from devguard.link.driver import SerialDriver
 from devguard.link.parameters import LinkParameters
 from devguard.link.runner import ScriptRunner
-from devguard.session.update import Progress
 
 _STOP_SECONDS: Final = 5.0
 
 
-def run_real(trial: Trial, progress: Progress | None = None) -> Figures:
+def run_real(trial: Trial, onlooker: Onlooker | None = None) -> Figures:
     """The push over pseudo-terminals. Raises what a push raises: a line may be too bad to use."""
     baud = trial.shape.baud
     with LineProcess(trial.shape, trial.seed) as line, _Device(trial, line.far):
         with SerialDriver.open(line.near, baud) as driver:
-            watch = Stopwatch(driver.clock)
+            watch = Stopwatch(driver.clock, onlooker)
             random = stream(f"link/{trial.seed}/host engine")
             runner = ScriptRunner(driver, LinkParameters(baud=baud), random, engine=watch.engine)
             stage = Stage(trial.model, f"link/{trial.seed}", driver.clock)
-            session = stage.update(stage.build(trial.size))
-            session.progress = progress
-            runner.run(watch.watch(session.push()))
-        counts = line.counts()
+            runner.run(watch.push(stage.update(stage.build(trial.size))))
+        counts, late = line.counts(), line.late()
     return Figures(
         trial=trial,
         wire_forward=counts["forward"],
@@ -51,6 +48,7 @@ def run_real(trial: Trial, progress: Progress | None = None) -> Figures:
         retransmits=sum(one.retransmits for one in runner.statistics),
         data_seconds=watch.last_data - watch.first_data,
         session_seconds=watch.committed - watch.began,
+        late_seconds=late,
     )
 
 

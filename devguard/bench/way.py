@@ -24,7 +24,7 @@ ADAPTER_PACKET: Final = 62  # data bytes of an FTDI-type adapter's full USB pack
 class Shape:
     """A line. Times in seconds. `baud` 0: bytes take no time. `return_timer`: an FTDI-type adapter at the host hands
     over what came from the device when it has 62 bytes, else each time its timer ends (0: no such adapter). `cuts`:
-    times [begin, end) at which the cable is out."""
+    times [begin, end) at which the cable is out, from the line's first moment on."""
 
     baud: int = 115_200
     latency: float = 0.0
@@ -35,6 +35,8 @@ class Shape:
     def __post_init__(self) -> None:
         if self.baud < 0 or self.latency < 0 or self.return_timer < 0:
             raise LocalProtocolError("link.protocol", "a line has no negative speed, latency or timer")
+        if any(not 0 <= begin <= end for begin, end in self.cuts):
+            raise LocalProtocolError("link.protocol", "a cable is out from one time to a later one")
 
     @property
     def byte_time(self) -> float:

@@ -1,10 +1,10 @@
-"""`devguard bench link`: one push over a measured line on a virtual clock, and how much of the line it used."""
+"""`devguard bench link`: one push over a measured line, virtual or real, and how much of the line it used."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -12,8 +12,7 @@ from devguard.cli.context import Command, Invocation
 from devguard.cli.line import BAUD
 
 if TYPE_CHECKING:
-    from devguard.bench.link_run import Figures, Trial
-    from devguard.session.update import Progress
+    from devguard.bench.link_run import Figures, Onlooker, Trial
 
 KIB = 1024
 
@@ -27,6 +26,23 @@ class Finite(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is no number", param, ctx)
         return number
+
+
+class Cut(click.ParamType[tuple[float, float]]):
+    """BEGIN:SECONDS as (begin, end)."""
+
+    name = "cut"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, float]:
+        """See `click.ParamType`."""
+        begin, separator, seconds = str(value).partition(":")
+        try:
+            begins, lasts = float(begin), float(seconds)
+        except ValueError:
+            begins, lasts = math.nan, math.nan
+        if not (separator and 0 <= begins < math.inf and 0 < lasts < math.inf):
+            self.fail(f"{value!r} is not BEGIN:SECONDS, such as 2:10", param, ctx)
+        return begins, begins + lasts
 
 
 @click.command(cls=Command)
@@ -47,6 +63,22 @@ class Finite(click.FloatRange):
 )
 @click.option("--ber", type=Finite(0, 0.1), default=0.0, show_default=True, help="Chance of a bit to flip.")
 @click.option("--drop", type=Finite(0, 0.1), default=0.0, show_default=True, help="Chance of a byte to be lost.")
+@click.option("--double", type=Finite(0, 0.1), default=0.0, show_default=True, help="Chance of a byte to come twice.")
+@click.option(
+    "--noise",
+    type=Finite(0, 0.1),
+    default=0.0,
+    show_default=True,
+    help="Chance of a byte to have a burst of noise before it.",
+)
+@click.option(
+    "--cut",
+    "cuts",
+    type=Cut(),
+    multiple=True,
+    metavar="BEGIN:SECONDS",
+    help="The cable is out so long, from so many seconds after the first byte on. May be given again.",
+)
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Where errors fall.")
 @click.option("--flash-timing", is_flag=True, help="Count the time that the model's flash takes.")
 @click.option("--real", is_flag=True, help="In real time, over pseudo-terminals, with the device a process of its own.")
@@ -55,7 +87,8 @@ def link(invocation: Invocation, /, **options: Any) -> None:
     """Push an image to an emulated device over a line that is slow, far or bad, and measure.
 
     The clock is virtual, the rest is real: the device's own judgement, both link engines, encryption. The same seed
-    gives the same figures. With --real the clock is real too, and what else this machine does is in the figures.
+    gives the same figures. With --real the clock is real too, and what else this machine does is in the figures: where
+    it had no time for the line they are void, and it says so.
     """
     from devguard.cli.progress import progress_bar
 
@@ -64,10 +97,10 @@ def link(invocation: Invocation, /, **options: Any) -> None:
     with progress_bar(invocation, trial.size) as progress:
         figures = _run(real)(trial, progress)
     data = {**as_json(figures), "real": real}
-    invocation.result(data, lambda: click.echo(_text(data)))
+    invocation.result(data, lambda: click.echo(text(data)))
 
 
-def _run(real: bool) -> Callable[[Trial, Progress], Figures]:
+def _run(real: bool) -> Callable[[Trial, Onlooker], Figures]:
     if real:
         from devguard.bench.pty_run import run_real
 
@@ -87,8 +120,8 @@ def _trial(options: dict[str, Any]) -> Trial:
     if options["size"] > model.facts.image_capacity:
         text = f"a {model.name} takes images of at most {model.facts.image_capacity} bytes"
         raise click.BadParameter(text, param_hint="--size")
-    damage = Damage(ber=options["ber"], drop=options["drop"])
-    shape = Shape(options["baud"], options["latency_ms"] / 1000, options["ftdi_ms"] / 1000, damage)
+    damage = Damage(**{kind: options[kind] for kind in ("ber", "drop", "double", "noise")})
+    shape = Shape(options["baud"], options["latency_ms"] / 1000, options["ftdi_ms"] / 1000, damage, options["cuts"])
     return Trial(model, options["size"], shape, options["seed"], options["flash_timing"])
 
 
@@ -111,17 +144,27 @@ def as_json(figures: Figures) -> dict[str, Any]:
         "model": trial.model.name,
         "ftdi_ms": round(shape.return_timer * 1000, 6),
         "drop": shape.damage.drop,
+        "double": shape.damage.double,
+        "noise": shape.damage.noise,
+        "cuts": [[begin, round(end - begin, 6)] for begin, end in shape.cuts],
         "seed": trial.seed,
         "flash_timing": trial.flash_timing,
+        "late_seconds": round(figures.late_seconds, 6),
+        "paced": figures.paced,
     }
 
 
-def _text(data: dict[str, Any]) -> str:
+_HARM: Final = {"ber": "bit errors", "drop": "dropped bytes", "double": "doubled bytes", "noise": "noise bursts"}
+
+
+def text(data: dict[str, Any]) -> str:
+    """The same for people."""
     line = [f"{data['baud']} baud", f"{data['latency_ms']:g} ms one way"]
     line += [f"adapter timer {data['ftdi_ms']:g} ms"] if data["ftdi_ms"] else []
-    line += [f"bit errors {data['ber']:g}"] if data["ber"] else []
-    line += [f"dropped bytes {data['drop']:g}"] if data["drop"] else []
+    line += [f"{words} {data[kind]:g}" for kind, words in _HARM.items() if data[kind]]
+    line += [f"cable out at {begin:g} s for {seconds:g} s" for begin, seconds in data["cuts"]]
     line += ["flash timing"] if data["flash_timing"] else []
+    void = f"  VOID: this machine was {data['late_seconds']:.2f} s late in all with the line's bytes; run it again"
     return "\n".join(
         [
             f"{data['payload_bytes']} bytes to an emulated {data['model']}: {', '.join(line)}",
@@ -131,5 +174,6 @@ def _text(data: dict[str, Any]) -> str:
             "(hello to commit)",
             f"  wire     {data['wire_bytes_forward']} bytes there, {data['wire_bytes_reverse']} back, "
             f"{data['retransmits']} segments sent again",
+            *([] if data["paced"] else [void]),
         ]
     )

@@ -1,11 +1,11 @@
 """Progress of a push: a bar with rate, time left and segments sent again on a terminal, JSON lines on stderr otherwise.
 
-    {"bytes": 98304, "durable": 92160, "total": 262144, "rate": 11312, "eta": 14.5, "retransmits": 0}
+    {"bytes": 98304, "durable": 92160, "total": 262144, "rate": 11312, "eta": 14.5, "retransmits": 0, "silent": 0.2}
 
 `bytes` have arrived as far as the line's acknowledgements tell, `durable` survive a power cut of the device; both are
 of the form in which the image travels, from its first byte also after --resume. `rate` is bytes a second of the last
-ten seconds, `eta` seconds, null while nothing has moved. One line a second at most, and one at the end. Never on
-stdout: that belongs to the result.
+ten seconds, `eta` seconds, null while nothing has moved; `silent` is how long the device has not been heard. One line a
+second at most, and one at the end. Never on stdout: that belongs to the result.
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ if TYPE_CHECKING:
 LINE_SECONDS: Final = 1.0
 BAR_SECONDS: Final = 0.1
 WINDOW: Final = 10.0  # seconds of the past that the rate is taken from
+SILENCE: Final = 6.0  # seconds without a word from the device that people are told of; a slow line is silent for four
 _LEAST: Final = 3  # and at least so many steps, where a slow line makes few
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How far a push is. Bytes; `rate` bytes a second; `eta` seconds, None while the rate is not known."""
+    """How far a push is. Bytes; `rate` bytes a second; `eta` seconds, None while the rate is not known; `silent`
+    seconds since the device was heard."""
 
     arrived: int
     durable: int
@@ -44,6 +46,7 @@ class State:
     rate: float
     eta: float | None
     retransmits: int
+    silent: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """The line's object."""
@@ -54,6 +57,7 @@ class State:
             "rate": round(self.rate),
             "eta": None if self.eta is None else round(self.eta, 1),
             "retransmits": self.retransmits,
+            "silent": round(self.silent, 1),
         }
 
 
@@ -61,7 +65,8 @@ class State:
 class Meter:
     """Watches one push. `show` is told the state when it is due; `clock` in seconds.
 
-    It is the session's `progress` when called; `queued` and `engine` are for the session and the runner.
+    It is the session's `progress` when called; `queued` is for the session, `engine` for the runner, or `look` for
+    whoever watches the engine already.
     """
 
     total: int
@@ -72,8 +77,9 @@ class Meter:
     _durable: int = 0
     _arrived: int = 0
     _pending: int = 0
-    _lost: int = 0  # segments that engines before this one have sent again
-    _again: int = 0
+    _engine: LinkEngine | None = None
+    _before: int = 0  # segments that engines before this one have sent again
+    _heard: tuple[float, float] = (0.0, 0.0)  # when the device was last heard, on the engine's clock and on ours
     _moving: bool = False
     _shown: float | None = None
     _last: State | None = None
@@ -97,15 +103,21 @@ class Meter:
 
     def engine(self, role: Role, parameters: LinkParameters, nonce: Callable[[int], bytes]) -> LinkEngine:
         """An engine that is watched."""
-        self._lost += self._again
-        self._again = 0
         return _Watched(self, role, parameters, nonce)
 
     def look(self, engine: LinkEngine) -> None:
         """The engine has heard something, or its timers ran."""
+        if engine is not self._engine:
+            self._before, self._engine = self._retransmits, engine
+        if engine.sealed_heard != self._heard[0]:
+            self._heard = engine.sealed_heard, self.clock()
         if self._moving:
             self._pending = engine.pending_bytes(Channel.SEALED)
-            self._moved(engine)
+            self._moved()
+
+    @property
+    def _retransmits(self) -> int:
+        return self._before + (self._engine.statistics.retransmits if self._engine is not None else 0)
 
     def _begin(self, total: int) -> None:
         """Data begin to move, or begin anew in another form."""
@@ -114,7 +126,7 @@ class Meter:
             self._steps.clear()
         self._moving, self.total = True, total
 
-    def _moved(self, engine: LinkEngine | None = None) -> None:
+    def _moved(self) -> None:
         now = self.clock()
         arrived = max(self._arrived, self._durable, self._queued - self._pending)
         if not self._steps or arrived > self._arrived:
@@ -125,8 +137,6 @@ class Meter:
         due = self._shown is None or now - self._shown >= self.every or self._durable == self.total
         if self.show is None or not due:
             return
-        if engine is not None:
-            self._again = engine.statistics.retransmits
         state = self.state(now)
         if state != self._last:
             self._shown, self._last = now, state
@@ -145,7 +155,8 @@ class Meter:
         rate = self._rate(now)
         left = self.total - self._arrived
         eta = 0.0 if not left else left / rate if rate else None
-        return State(self._arrived, self._durable, self.total, rate, eta, self._lost + self._again)
+        silent = now - self._heard[1] if self._engine is not None and left else 0.0
+        return State(self._arrived, self._durable, self.total, rate, eta, self._retransmits, silent)
 
 
 class _Watched(LinkEngine):
@@ -184,7 +195,9 @@ def _bar(total: int) -> Iterator[Callable[[State], None]]:
 
 
 def said(state: State) -> str:
-    """Rate, time left and segments sent again, for people."""
+    """Rate, time left, segments sent again and silence, for people."""
     rate = f"{state.rate / 1000:.1f} kB/s"
     left = "" if state.eta is None else f" {int(state.eta) // 60}:{int(state.eta) % 60:02d} left"
-    return f"{rate}{left}" + (f", {state.retransmits} sent again" if state.retransmits else "")
+    again = f", {state.retransmits} sent again" if state.retransmits else ""
+    silent = f", no answer for {state.silent:.0f} s: check the cable" if state.silent >= SILENCE else ""
+    return f"{rate}{left}{again}{silent}"

@@ -35,7 +35,9 @@ def test_lines_are_json_and_none_is_silent(capsys: pytest.CaptureFixture[str]) -
         out, err = capsys.readouterr()
         lines = [json.loads(line) for line in err.splitlines()]
         assert out == ""
-        assert [set(line) for line in lines] == [{"bytes", "durable", "total", "rate", "eta", "retransmits"}] * 2
+        assert [set(line) for line in lines] == [
+            {"bytes", "durable", "total", "rate", "eta", "retransmits", "silent"}
+        ] * 2
         assert [line["bytes"] for line in lines] == [0, 10]
     for invocation, form in (
         (Invocation(quiet=True), "auto"),

@@ -179,3 +179,32 @@ class Bench:
                 return until()
             self.line.advance(at)
         return True
+
+
+def gentle(shape: Shape) -> bool:
+    """Whether a link has to get through on such a line, whatever the seed."""
+    damage = shape.damage
+    return not shape.cuts and damage.ber <= 2e-5 and max(damage.drop, damage.double, damage.noise) <= 2e-4
+
+
+def check_line(seed: int, shape: Shape, sizes: list[int]) -> None:
+    """Messages both ways at once. Each comes once, whole, in order, or the link says why not, and on a gentle line each
+    does come."""
+    bench = Bench(seed, shape=shape, parameters=LinkParameters(baud=shape.baud))
+    bench.host.open(bench.now)
+    bench.run(lambda: bool(bench.events[bench.host]) and bool(bench.events[bench.device]))
+    if not bench.failures(bench.host):
+        bench.attach(per_epoch=64)
+        forth = [Random(seed + at).randbytes(size) for at, size in enumerate(sizes)]
+        for message in forth:
+            bench.host.send(Channel.SEALED, message, bench.now)
+            bench.device.send(Channel.SEALED, message[::-1], bench.now)
+        bench.run(lambda: (bench.host.idle or bench.host.failed) and (bench.device.idle or bench.device.failed))
+        arrived, answered = bench.messages(bench.device), [message[::-1] for message in bench.messages(bench.host)]
+        assert arrived == forth[: len(arrived)]
+        assert answered == forth[: len(answered)]
+        assert arrived == answered == forth or bench.failures(bench.host) or bench.failures(bench.device)
+    failures = {*bench.failures(bench.host), *bench.failures(bench.device)}
+    assert failures <= (set() if gentle(shape) else {"link.timeout"})
+    for engine, way in ((bench.host, bench.line.forward), (bench.device, bench.line.back)):
+        assert way.sent == engine.statistics.bytes_sent

@@ -50,6 +50,13 @@ def test_a_pulled_cable_loses_the_bytes_that_leave_meanwhile_and_no_others() -> 
     assert (way.sent, way.arrived) == (10, 7)
 
 
+def test_on_a_virtual_clock_cuts_count_from_the_lines_first_moment() -> None:
+    line = VirtualLine.of(Shape(baud=1000, cuts=((0.03, 0.05),)), 1, VirtualClock(500.0))
+    line.forward.put(b"012345", 500.0)
+    assert arrivals(line.forward) == [(500.06, b"0125")]
+    assert VirtualLine.of(Shape(baud=1000), 1).forward.shape == Shape(baud=1000)
+
+
 def test_an_adapter_keeps_bytes_back_until_its_timer_ends_or_a_packet_is_full() -> None:
     way = Way(Shape(baud=1_000_000, latency=0.001), "s", return_timer=0.016)
     way.put(b"x" * 10, 0.100)  # the timer runs from 0: 0.112 is the seventh time it ends
@@ -105,7 +112,10 @@ def test_a_busy_device_is_busy_for_the_sum_of_its_work() -> None:
     assert clock.busy == 21.0
 
 
-@pytest.mark.parametrize("wrong", [{"baud": -1}, {"latency": -0.1}, {"return_timer": -0.1}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"baud": -1}, {"latency": -0.1}, {"return_timer": -0.1}, {"cuts": ((2.0, 1.0),)}, {"cuts": ((-1.0, 1.0),)}],
+)
 def test_a_line_has_no_negative_numbers(wrong: dict[str, float]) -> None:
     with pytest.raises(LocalProtocolError):
         Shape(**wrong)  # type: ignore[arg-type]

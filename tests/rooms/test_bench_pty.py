@@ -18,10 +18,10 @@ import pytest
 
 from devguard.bench.impair import Damage, Impairer
 from devguard.bench.link_run import Trial
-from devguard.bench.pty_line import LineProcess
+from devguard.bench.pty_line import Lane, LineProcess
 from devguard.bench.pty_run import run_real
 from devguard.bench.stage import stream
-from devguard.bench.way import Shape
+from devguard.bench.way import Shape, Way
 from devguard.device.models import load_model
 from devguard.errors import LinkError, LocalProtocolError
 
@@ -66,6 +66,7 @@ def test_bytes_are_damaged_as_on_the_virtual_clock_and_counted() -> None:
         "forward": 9000, "reverse": 9000, "forward_arrived": len(there), "reverse_arrived": len(back)
     }  # fmt: skip
     assert line.counts() == counts
+    assert 0.0 <= line.late() < 60.0
 
 
 def test_no_byte_is_earlier_than_its_line_allows() -> None:
@@ -81,6 +82,29 @@ def test_a_cable_that_is_out_for_a_while_loses_what_is_sent_then() -> None:
         assert carry(near, far, bytes(2000), 1) == b""
         assert line.counts()["forward"] == 2000
         assert line.counts()["forward_arrived"] == 0
+
+
+def test_the_time_of_a_cut_counts_from_the_first_byte() -> None:
+    data = bytes(range(1, 41))
+    with LineProcess(Shape(9600, cuts=((0.0, 0.0051),)), 1) as line, port(line.near) as near, port(line.far) as far:
+        assert carry(near, far, data, 35) == data[5:]
+
+
+def test_a_line_says_how_long_bytes_were_late_through_its_own_fault() -> None:
+    there, here = os.pipe()
+    try:
+        lane = Lane(there, here, Way(Shape(1000, 0.5), "s"))
+        lane.way.put(b"a\x00b\x00", 1.0)  # due at 1.52 and at 1.54
+        for now, late in ((1.5, 0.0), (1.5205, 0.0), (1.59, 0.049), (2.0, 0.049)):
+            lane.give(now)
+            assert lane.late == pytest.approx(late)
+        lane.held += b"what the other end has not read"
+        lane.way.put(b"c\x00", 2.0)
+        lane.give(9.0)
+        assert lane.late == pytest.approx(0.049)
+    finally:
+        os.close(there)
+        os.close(here)
 
 
 def test_a_pulled_cable_takes_its_ports_along() -> None:

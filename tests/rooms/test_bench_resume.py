@@ -23,6 +23,7 @@ from devguard.device.emulator import EmulatedDevice
 from devguard.device.flash import FlashMemory, MemoryBackend, PowerCut, Tear
 from devguard.device.models import Model, load_model
 from devguard.device.node import DeviceNode, Surroundings
+from devguard.link.engine import LinkEngine
 from devguard.link.parameters import LinkParameters
 from devguard.link.runner import ScriptRunner
 
@@ -71,7 +72,7 @@ class Scene:
         self.line.sides["device"].engine = None
         self.serve()
 
-    def push(self, size: int, meter: Meter, queued: Callable[[int, int], None] | None = None) -> None:
+    def push(self, size: int, meter: Meter, queued: Callable[[int, int], None] | None = None) -> LinkEngine:
         runner = ScriptRunner(
             self.line.host,
             LinkParameters(baud=self.shape.baud),
@@ -81,6 +82,9 @@ class Scene:
         session = self.stage.update(self.stage.build(size))
         session.progress, session.queued = meter, queued or meter.queued
         runner.run(session.push())
+        engine = self.line.sides["host"].engine
+        assert engine is not None
+        return engine
 
     @property
     def arrived(self) -> int:
@@ -88,6 +92,13 @@ class Scene:
         engine = self.line.sides["device"].engine
         lane = engine._sealed if engine is not None else None
         return sum(length for _, length in self.took) + (lane.receiver._size if lane is not None else 0)
+
+    @property
+    def early(self) -> int:
+        """Bytes that the device holds out of order."""
+        engine = self.line.sides["device"].engine
+        lane = engine._sealed if engine is not None else None
+        return lane.receiver.early_bytes if lane is not None else 0
 
 
 @pytest.fixture
@@ -192,14 +203,44 @@ def test_progress_at_9600_baud_is_steady_and_knows_when_it_ends(
     assert len(seen) <= times[-1] - times[0] + 3
 
 
+@pytest.mark.parametrize("baud", [2400, 115_200, 3_000_000])
+def test_what_progress_shows_has_arrived_and_little_more_has(baud: int, took: list[tuple[int, int]]) -> None:
+    size = 12_000 if baud == 2400 else 120_000
+    scene, lags = Scene(PUMP, Shape(baud, 0.002, damage=Damage(ber=1e-5)), 1, took), list[int]()
+
+    def show(state: State) -> None:
+        lags.append(scene.arrived + scene.early - state.arrived)
+
+    scene.push(size, Meter(size, show, every=0.0, clock=lambda: scene.clock.now))
+    assert len(lags) > size // 4096
+    assert min(lags) >= 0
+    assert max(lags) <= 2 * 4096, "a segment on its way and a message begun; never a window"
+
+
 def test_progress_counts_what_is_sent_again(took: list[tuple[int, int]]) -> None:
     seen: list[State] = []
     scene = Scene(PUMP, Shape(115_200, 0.002, damage=Damage(ber=1e-4)), 1, took)
-    scene.push(40_000, meter_of(scene, 40_000, seen))
-    assert seen[-1].retransmits > 3
+    engine = scene.push(40_000, meter_of(scene, 40_000, seen))
+    assert seen[-1].retransmits == engine.statistics.retransmits > 3
     assert [one.retransmits for one in seen] == sorted(one.retransmits for one in seen)
 
 
+def test_a_cable_that_is_out_is_told_as_silence(took: list[tuple[int, int]]) -> None:
+    seen: list[State] = []
+    scene = Scene(PUMP, Shape(115_200, 0.002, cuts=((2.0, 14.0),)), 1, took)
+    scene.push(60_000, meter_of(scene, 60_000, seen))
+    out = [state for state in seen if state.silent >= 6.0]
+    assert out
+    assert max(state.silent for state in out) == pytest.approx(12.0, abs=4.5)  # the next ping may be 4 s away
+    assert len({state.arrived for state in out}) == 1
+    assert [state.eta for state in out] == sorted(state.eta for state in out)
+    assert out[-1].rate < out[0].rate / 1.5
+    assert all("no answer for" in said(state) for state in out)
+    assert (seen[-1].arrived, seen[-1].silent) == (60_000, 0.0)
+    assert max(state.silent for state in seen if state.arrived > out[0].arrived + 8192) < 1.0
+
+
 def test_progress_for_people() -> None:
-    assert said(State(5, 0, 9, 11_312.0, None, 0)) == "11.3 kB/s"
+    assert said(State(5, 0, 9, 11_312.0, None, 0, 5.9)) == "11.3 kB/s"
     assert said(State(5, 0, 9, 950.0, 61.4, 3)) == "0.9 kB/s 1:01 left, 3 sent again"
+    assert said(State(5, 0, 9, 950.0, 61.4, 0, 6.0)) == "0.9 kB/s 1:01 left, no answer for 6 s: check the cable"

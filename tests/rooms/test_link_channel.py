@@ -156,6 +156,14 @@ def test_window_in_bytes_holds_the_sender_back() -> None:
     assert len(transmit(source, 0.3)) == 1  # a closed window never stops the last segment in flight
 
 
+def test_no_more_segments_travel_than_a_bitmap_can_tell_of() -> None:
+    source = sender(replace(FAST, segments_in_flight=3))
+    source.queue(Kind.DATA, b"a" * 5120, 0.0)
+    assert [s.sequence for s in transmit(source, 0.0)] == [0, 1, 2]
+    source.acknowledge(ack(1, 2), 0.1)  # 2 has arrived early: its number is still in the bitmap
+    assert [s.sequence for s in transmit(source, 0.1)] == [1, 3]
+
+
 @pytest.mark.parametrize("needed", [1, 3])
 def test_later_acknowledgements_retransmit(needed: int) -> None:
     source = sender(replace(FAST, later_acked=needed))
@@ -233,6 +241,25 @@ def test_a_silent_line_is_probed_once_with_a_segment_then_with_pings_ever_more_s
     assert [s.sequence for s in again] == [0]
     source.acknowledge(ack(1), now)  # the answer to the last PING: all that left before it and is not in it is lost
     assert [s.sequence for s in transmit(source, now)][:7] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_a_peer_that_answers_is_not_gone_and_is_asked_on() -> None:
+    source, now, gaps = sender(), 0.0, []
+    source.queue(Kind.DATA, b"a" * 128, 0.0)
+    transmit(source, 0.0)
+    for _ in range(6):  # the one long segment is damaged each time, and each short PING gets through
+        due = source.deadline()
+        assert due is not None
+        gaps.append(due - now)
+        now = due
+        source.expire(now)
+        transmit(source, now)
+        source.pinged(now)
+        source.acknowledge(ack(0), now + 0.001)
+        transmit(source, now + 0.001)
+        now += 0.001
+    assert gaps == pytest.approx([1.0, 2.0, 4.0, 4.0, 4.0, 4.0])
+    assert source.round_trip.backoff == 2
 
 
 def test_the_answer_to_a_ping_tells_what_is_lost_and_an_earlier_word_does_not() -> None:
@@ -330,6 +357,15 @@ def test_receiver_coalesces_every_second_segment_and_drops_doubles() -> None:
     assert sink.accept(Kind.DATA, 0, True, b"a", 2.0) == []
     assert sink.duplicates == 1
     assert sink.take_ack(2.0) == ack(2)  # the peer missed an acknowledgement
+
+
+def test_receiver_holds_what_comes_early_once() -> None:
+    sink = receiver()
+    for _ in range(3):
+        assert sink.accept(Kind.DATA, 1, True, b"b" * 100, 1.0) == []
+    assert (sink.early_bytes, sink.duplicates) == (100, 2)
+    assert sink.accept(Kind.DATA, 0, True, b"a", 1.0) == [b"a", b"b" * 100]
+    assert sink.early_bytes == 0
 
 
 def test_receiver_buffer_stays_inside_its_window() -> None:

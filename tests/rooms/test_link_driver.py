@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import select
 import socket
 import tty
 from collections.abc import Iterator
@@ -190,7 +191,31 @@ def test_a_new_engine_does_not_inherit_the_old_ones_bytes(pty: tuple[int, str]) 
         near.open(host.clock())
         host._unsent, host._engine = b"old frame, half written", near
         host.pump(other, 0.0)
+        os.write(pty[0], b"the end\n")  # so that the terminal has something to read in any case
+        host.pump(other, 0.0)
         assert host.unsent == 0
+    os.set_blocking(pty[0], False)
+    with pytest.raises(BlockingIOError):
+        os.read(pty[0], 100)
+
+
+def test_what_an_event_leaves_due_is_written_before_it_is_told(pty: tuple[int, str]) -> None:
+    """The caller may think for seconds; its peer has its acknowledgement by then."""
+    slave = os.open(pty[1], os.O_RDWR | os.O_NOCTTY)
+    with (
+        SerialDriver.over_descriptor(slave, pty[1]) as host,
+        SerialDriver.over_descriptor(os.dup(pty[0]), "master") as device,
+    ):
+        near, far = engines()
+        near.open(host.clock())
+        while not [e for e in host.pump(near, 0.0) if isinstance(e, Opened)]:
+            device.pump(far, 0.01)
+        near.send(Channel.PLAIN, b"x" * 600, host.clock())  # long enough to be answered at once
+        host.pump(near, 0.0)
+        assert [e.data for e in device.pump(far, 5.0) if isinstance(e, Message)] == [b"x" * 600]
+        assert select.select([slave], [], [], 5.0)[0]
+        host.pump(near, 0.0)
+        assert near.idle
 
 
 def test_list_ports_describes_what_the_system_finds(monkeypatch: pytest.MonkeyPatch) -> None:
