@@ -4,43 +4,42 @@
 over a line of the same speed, latency and seed of damage, between two pseudo-terminals. What is compared is the whole
 run, from start to end: for lrzsz both programs and their fixed waits, for smpclient connect and upload (not its
 imports), for devguard hello, key exchange, offer with post-quantum signatures, data and commit, all sealed, to a device
-that judges all of it. A peer that does not finish, or whose bytes differ, has used 0 of the line.
+that judges all of it. A peer that does not finish, or whose bytes differ, has used 0 of the line. Each figure is the
+mean of some rounds, each with damage in other places: how far ZMODEM gets with bit errors is a matter of luck.
 
-Limits: one run each, and real time. Where it may, the bench takes a real-time priority for all processes alike; on a
-busy machine without that right, figures at 921600 baud are too low. lrzsz waits for ever for a pseudo-terminal to drain
-and throws away what it flushes there, so those two calls are made to do nothing by a few lines of C that are compiled
-for the run; a pseudo-terminal also buffers 8 KiB where a serial port has 4. SMP gets a server with a buffer of 2048
-bytes, the best of what was measured before.
+Real time wants a machine that has time. Where it may, the bench takes a real-time priority for all processes alike.
+The line says how long its bytes were late; where that is more than a hundredth of a run, the run is void and made
+again, and a figure without one good run is no figure. lrzsz waits for ever for a pseudo-terminal to drain and throws
+away what it flushes there, so those two calls are made to do nothing by a few lines of C that are compiled for the
+run; a pseudo-terminal also buffers 8 KiB where a serial port has 4.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import base64
-import binascii
 import contextlib
 import importlib.util
 import os
-import select
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-import tty
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import peer_smp
+from peer_smp import SmpServer
+
 IMAGE = 256 << 10
 LATENCY = 0.002
-SEED = 1
+ROUNDS = 3  # their seeds are 1, 2, ...
+TRIES = 3  # of a round whose line was late
 PATIENCE = 14  # times the ideal time, before a run counts as failed
-SMP_BUFFER = 2048
 SHIM = "int tcflush(int fd, int queue) { return fd & queue & 0; }\nint tcdrain(int fd) { return fd & 0; }\n"
 # receiver and sender; XMODEM sends no name, so its receiver is told one
 LRZSZ = {
@@ -72,47 +71,93 @@ KINDS = (
 
 @dataclass(frozen=True)
 class Run:
-    """One program's share of the line; 0 and why, where it failed."""
+    """One program's share of the line; 0 and why, where it failed; less where it cannot be measured. `late`: the share
+    of its time in which the line was late with some byte. `data`: the share of the data phase, where that is known."""
 
     share: float
     note: str = ""
+    late: float = 0.0
+    data: float = 0.0
+
+    @property
+    def void(self) -> bool:
+        """Whether this says more about the machine."""
+        from devguard.bench.link_run import VOID_SHARE
+
+        return self.late > VOID_SHARE
 
 
 @dataclass(frozen=True)
 class Road:
-    """Where a run takes place: size of the image in bytes, the line's shape, a folder to work in."""
+    """Where a run takes place: what is moved, the line's shape, a folder to work in, where the damage falls."""
 
     image: bytes
     shape: Any
     folder: Path
     shim: Path | None
+    seed: int = 1
 
     @property
     def ideal(self) -> float:
         return len(self.image) * self.shape.byte_time
 
 
-def rows(*, quick: bool = False) -> Iterator[Row]:
+def rows(*, quick: bool = False, rounds: int = ROUNDS, latency: float = LATENCY) -> Iterator[Row]:
     """The table, row by row: at each speed and each kind of damage, devguard against each peer."""
-    with tempfile.TemporaryDirectory(prefix="devguard-peers-") as name, priority():
+    with tempfile.TemporaryDirectory(prefix="devguard-peers-") as name, priority() as urgent:
         folder = Path(name)
         shim = build_shim(folder)
-        image = os.urandom(IMAGE)
+        rounds = 1 if quick else rounds
+        word = "with" if urgent else "WITHOUT"
+        print(f"links in real time, {word} real-time priority, means of {rounds}; {load()}", file=sys.stderr)
         for baud in (921_600,) if quick else (115_200, 921_600):
             for kind in KINDS:
-                yield from compare(image, baud, kind, folder, shim, QUICK if quick else (*LRZSZ, SMP))
+                road = Road(image(), shape(baud, latency, kind), folder, shim)
+                yield from compare(road, kind, QUICK if quick else (*LRZSZ, SMP), rounds)
+        print(load(), file=sys.stderr)
 
 
-def compare(image: bytes, baud: int, kind: Kind, folder: Path, shim: Path | None, names: Iterable[str]) -> list[Row]:
-    """devguard and these programs on one kind of line. At 115200 baud they run beside each other, each on a line of its
-    own: lines that slow leave a processor idle."""
+def load() -> str:
+    """How busy this machine is."""
+    return f"load of this machine: {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+
+
+def image() -> bytes:
+    """The image that devguard's bench pushes."""
+    from devguard.bench.stage import build
+    from devguard.device.models import load_model
+
+    return build(load_model("insulin-pump").facts, IMAGE, "1.1.0", 1, 1).image
+
+
+def shape(baud: int, latency: float, kind: Kind) -> Any:
+    """The line that a kind of damage is done on."""
     from devguard.bench.impair import Damage
     from devguard.bench.way import Shape
 
-    road = Road(image, Shape(baud, LATENCY, damage=Damage(**kind.damage)), folder, shim)
-    with ThreadPoolExecutor(8 if baud <= 115_200 else 1) as pool:
-        mine, *theirs = pool.map(lambda name: measure(road, name), ("devguard", *names))
-    return [row(baud, kind, mine, name, run) for name, run in zip(names, theirs, strict=True)]
+    return Shape(baud, latency, damage=Damage(**kind.damage))
+
+
+def compare(road: Road, kind: Kind, names: Iterable[str], rounds: int) -> list[Row]:
+    """devguard and these programs on one kind of line. At 115200 baud they run beside each other, each on a line of its
+    own: lines that slow leave a processor idle."""
+    everyone = ("devguard", *names)
+    found: dict[str, list[Run]] = {name: [] for name in everyone}
+    for seed in range(1, rounds + 1):
+        here = replace(road, seed=seed)
+        with ThreadPoolExecutor(8 if road.shape.baud <= 115_200 else 1) as pool:
+            for name, run in zip(everyone, pool.map(lambda name: paced(here, name), everyone), strict=True):  # noqa: B023
+                found[name].append(run)
+    mine, *theirs = (together(found[name]) for name in everyone)
+    return [row(road.shape.baud, kind, mine, name, run) for name, run in zip(names, theirs, strict=True)]
+
+
+def paced(road: Road, name: str) -> Run:
+    """One round of one program; made again where the line was late."""
+    for _ in range(TRIES - 1):
+        if not (run := measure(road, name)).void:
+            return run
+    return measure(road, name)
 
 
 def measure(road: Road, name: str) -> Run:
@@ -120,10 +165,23 @@ def measure(road: Road, name: str) -> Run:
     return ours(road) if name == "devguard" else smp(road) if name == SMP else lrzsz(road, name)
 
 
+def together(runs: Sequence[Run]) -> Run:
+    """The mean of the runs that are not void; a note with how many it was true of."""
+    good = [run for run in runs if not run.void]
+    if not good:
+        return Run(-1.0, "void, this machine has no time for the line")
+    failed = [run.note for run in good if not run.share]
+    some = f"{failed[0]}, {len(failed)} of {len(good)}" if failed else ""
+    data = [run.data for run in good if run.data]
+    return Run(statistics.mean(run.share for run in good), some, data=statistics.mean(data) if data else 0.0)
+
+
 def row(baud: int, kind: Kind, mine: Run, name: str, run: Run) -> Row:
     """devguard against one peer."""
     what, aim = f"line, {baud}, {kind.name}", f">= {kind.factor:g} of theirs"
-    own = f"{mine.share:.3f} (data {mine.note})"
+    own = f"{mine.share:.3f} (data {mine.data:.3f})" + (f" ({mine.note})" if mine.note else "")
+    if mine.share < 0:
+        return (what, mine.note, name, "", aim, None)
     if run.share < 0:
         return (what, own, f"{name}: {run.note}", "", aim, None)
     theirs = f"{name} {run.share:.3f}" + (f" ({run.note})" if run.note else "")
@@ -132,16 +190,16 @@ def row(baud: int, kind: Kind, mine: Run, name: str, run: Run) -> Row:
 
 
 @contextlib.contextmanager
-def priority() -> Iterator[None]:
-    """Let every process of the bench run when it wants to, where the system allows it."""
+def priority() -> Iterator[bool]:
+    """Let every process of the bench run when it wants to; whether the system allows it."""
     if not hasattr(os, "sched_setscheduler"):
-        yield
+        yield False
         return
     before = os.sched_getscheduler(0), os.sched_getparam(0)
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     try:
-        yield
+        yield os.sched_getscheduler(0) == os.SCHED_RR
     finally:
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, *before)
@@ -155,10 +213,11 @@ def ours(road: Road) -> Run:
     from devguard.errors import DevguardError
 
     try:
-        figures = run_real(Trial(load_model("insulin-pump"), len(road.image), road.shape, SEED))
+        figures = run_real(Trial(load_model("insulin-pump"), len(road.image), road.shape, road.seed))
     except DevguardError as error:
         return Run(0.0, error.code)
-    return Run(figures.session_efficiency, f"{figures.line_efficiency:.3f}")
+    late = figures.late_seconds / figures.session_seconds
+    return Run(figures.session_efficiency, "", late, figures.line_efficiency)
 
 
 # lrzsz
@@ -189,7 +248,7 @@ def lrzsz(road: Road, name: str) -> Run:
     if (why := lrzsz_missing(road.shim)) is not None:
         return Run(-1.0, why)
     receive, send = LRZSZ[name]
-    with tempfile.TemporaryDirectory(dir=road.folder) as place, LineProcess(road.shape, SEED) as line:
+    with tempfile.TemporaryDirectory(dir=road.folder) as place, LineProcess(road.shape, road.seed) as line:
         sent, got = Path(place) / "sent" / "image.bin", Path(place) / "image.bin"
         sent.parent.mkdir()
         sent.write_bytes(road.image)
@@ -200,11 +259,12 @@ def lrzsz(road: Road, name: str) -> Run:
         ):
             states = [wait(process, began + PATIENCE * road.ideal + 10) for process in (near, far)]
             took = time.monotonic() - began
+        late = line.late() / took
         if states != [0, 0]:
-            return Run(0.0, "gave up" if None not in states else "not done in time")
+            return Run(0.0, "gave up" if None not in states else "not done in time", late)
         if not got.is_file() or got.read_bytes() != road.image:
-            return Run(0.0, "damaged")
-    return Run(road.ideal / took)
+            return Run(0.0, "damaged", late)
+    return Run(road.ideal / took, late=late)
 
 
 @contextlib.contextmanager
@@ -241,11 +301,11 @@ def smp(road: Road) -> Run:
 
     if importlib.util.find_spec("smpclient") is None:
         return Run(-1.0, "smpclient is not installed")
-    with tempfile.TemporaryDirectory(dir=road.folder) as place, LineProcess(road.shape, SEED) as line:
+    with tempfile.TemporaryDirectory(dir=road.folder) as place, LineProcess(road.shape, road.seed) as line:
         path = Path(place) / "image.bin"
         path.write_bytes(road.image)
         server = SmpServer(line.far)
-        command = [sys.executable, __file__, "--smp-upload", line.near, str(road.shape.baud), str(path)]
+        command = [sys.executable, peer_smp.__file__, line.near, str(road.shape.baud), str(path)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=PATIENCE * road.ideal + 60, check=False
@@ -258,94 +318,18 @@ def smp(road: Road) -> Run:
             return Run(0.0, "gave up")
         if bytes(server.image) != road.image:
             return Run(0.0, "damaged")
-    return Run(road.ideal / float(done.stdout))
-
-
-async def smp_upload(port: str, baud: int, path: Path) -> float:
-    """smpclient's own upload; seconds from before it connects to its end."""
-    from smpclient import SMPClient
-    from smpclient.transport.serial import SMPSerialTransport
-
-    image, began = path.read_bytes(), time.monotonic()
-    async with SMPClient(SMPSerialTransport(baudrate=baud), port) as client:
-        async for _ in client.upload(image):
-            pass
-        return time.monotonic() - began
-
-
-class SmpServer:
-    """As much of an SMP server as an upload needs, on a port, in a thread: parameters and image upload, nothing else.
-    What is damaged it drops, as a device does."""
-
-    def __init__(self, port: str) -> None:
-        self.image = bytearray()
-        self._port = os.open(port, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
-        tty.setraw(self._port, when=0)
-        self._stop, self._stopped = os.pipe()
-        self._thread = threading.Thread(target=self._serve, name="smp-server", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop answering."""
-        os.close(self._stopped)
-        self._thread.join()
-        os.close(self._stop)
-        os.close(self._port)
-
-    def _serve(self) -> None:
-        buffer, packet = bytearray(), bytearray()
-        while self._stop not in (readable := select.select([self._stop, self._port], [], [])[0]):
-            if not readable:
-                continue
-            with contextlib.suppress(BlockingIOError):
-                buffer += os.read(self._port, 65_536)
-            while b"\n" in buffer:
-                line, _, rest = bytes(buffer).partition(b"\n")
-                buffer = bytearray(rest)
-                if line[:2] == b"\x06\x09":
-                    packet.clear()
-                with contextlib.suppress(binascii.Error):
-                    packet += base64.b64decode(line[2:])
-                if len(packet) > 2 and len(packet) - 2 >= int.from_bytes(packet[:2], "big"):
-                    self._packet(bytes(packet[2:]))
-                    packet.clear()
-
-    def _packet(self, data: bytes) -> None:
-        import cbor2
-        from smp.packet import encode
-
-        if binascii.crc_hqx(data, 0) or len(data) < 10:
-            return
-        operation, group, sequence, command = data[0], int.from_bytes(data[4:6], "big"), data[6], data[7]
-        if (group, command) == (0, 6):
-            answer: dict[str, Any] = {"buf_size": SMP_BUFFER, "buf_count": 4}
-        elif (group, command) == (1, 1):
-            request = cbor2.loads(data[8:-2])
-            if request["off"] == len(self.image):
-                self.image += request["data"]
-            answer = {"off": len(self.image)}
-        else:
-            answer = {"rc": 8}
-        body = cbor2.dumps(answer)
-        header = bytes([operation + 1, 0]) + len(body).to_bytes(2, "big") + group.to_bytes(2, "big")
-        for line in encode(header + bytes([sequence, command]) + body):
-            view = memoryview(line)
-            while view:
-                select.select([], [self._port], [])
-                view = view[os.write(self._port, view) :]
+        took = float(done.stdout)
+        return Run(road.ideal / took, late=line.late() / took)
 
 
 def main() -> int:
     """Print the table; 0 whatever it says."""
     parser = argparse.ArgumentParser(description="devguard against lrzsz and smpclient on one line")
-    parser.add_argument("--quick", action="store_true", help="921600 baud, ZMODEM and SMP only")
-    parser.add_argument("--smp-upload", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--quick", action="store_true", help="921600 baud, ZMODEM and SMP only, one round")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="runs behind each figure")
+    parser.add_argument("--latency-ms", type=float, default=LATENCY * 1000, help="one way")
     arguments = parser.parse_args()
-    if arguments.smp_upload is not None:
-        port, baud, path = arguments.smp_upload
-        print(asyncio.run(smp_upload(port, int(baud), Path(path))))
-        return 0
-    for one in rows(quick=arguments.quick):
+    for one in rows(quick=arguments.quick, rounds=arguments.rounds, latency=arguments.latency_ms / 1000):
         print(*one, sep="  ", flush=True)
     return 0
 

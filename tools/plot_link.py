@@ -23,8 +23,8 @@ LATENCY = 0.002
 SIZE = 256 << 10
 SEEDS = 8
 INKS = ("#1f5fa8", "#b3541e")
-WIDTH, HEIGHT = 720, 440
-LEFT, RIGHT, TOP, BOTTOM = 64, 24, 40, 56
+WIDTH, HEIGHT = 720, 452
+LEFT, RIGHT, TOP, BOTTOM = 64, 24, 52, 56
 DECADES = (-7, -3)  # of the horizontal axis
 LEAST = 0.4  # of the vertical axis
 
@@ -47,6 +47,14 @@ def theory(rate: float) -> float:
     best = math.sqrt(link.overhead / (8 * rate))
     size = min(max(best, link.segment_min), link.segment_max)
     return size / (size + link.overhead) * (1 - rate) ** (8 * (size + link.overhead))
+
+
+def theory_words() -> str:
+    """What the curve is."""
+    from devguard.link.parameters import LinkParameters
+
+    link = LinkParameters()
+    return f"best segment of {link.segment_min} to {link.segment_max} bytes, {link.overhead} of overhead each"
 
 
 def share(case: tuple[int, float, int, int]) -> float:
@@ -124,16 +132,24 @@ def curve(baud: int, points: Sequence[Point], ink: str, shift: float) -> list[st
         x = across(one.rate) + shift
         tip = f"<title>{baud} baud, {one.rate:g}: {one.mean:.3f} ({one.least:.3f} to {one.most:.3f})</title>"
         found.append(line(x, up(one.least), x, up(one.most), ink))
-        found.append(f'<circle cx="{x:.1f}" cy="{up(one.mean):.1f}" r="3.2" fill="{ink}">{tip}</circle>')
+        found.append(mark(x, up(one.mean), ink, tip))
     return found
+
+
+def mark(x: float, y: float, ink: str, tip: str = "") -> str:
+    """A point; each ink has its own shape, for those who see no colours."""
+    if ink == INKS[0]:
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.4" fill="{ink}">{tip}</circle>'
+    return f'<rect x="{x - 3.2:.1f}" y="{y - 3.2:.1f}" width="6.4" height="6.4" fill="{ink}">{tip}</rect>'
 
 
 def legend(entries: Iterable[tuple[str, str, str]]) -> list[str]:
     """What each line is: (words, ink, dashes)."""
-    found = []
+    found = [f'<rect x="{LEFT + 8}" y="{HEIGHT - BOTTOM - 74}" width="412" height="64" fill="#ffffff"/>']
     for row, (words, ink, dashes) in enumerate(entries):
         y = HEIGHT - BOTTOM - 60 + 18 * row
         found.append(path([(LEFT + 14, y), (LEFT + 44, y)], ink, dashes))
+        found += [] if dashes else [mark(LEFT + 29, y, ink)]
         found.append(text(LEFT + 52, y + 4, words, "start"))
     return found
 
@@ -143,20 +159,22 @@ def draw(lines: Sequence[Sequence[Point]], size: int, seeds: int) -> str:
     steps = [10 ** (DECADES[0] + index / 40) for index in range((DECADES[1] - DECADES[0]) * 40 + 1)]
     dashes = ' stroke-dasharray="6 4"'
     best = [(across(rate), up(theory(rate))) for rate in steps if theory(rate) >= LEAST]
-    title = f"Line efficiency of {size // 1024} KiB, sealed, {LATENCY * 1000:g} ms one way, {seeds} seeds a point"
+    title = f"Line efficiency of {size // 1024} KiB, sealed, {LATENCY * 1000:g} ms one way"
+    below = f"points: mean of {seeds} seeds; bars: from the worst of them to the best"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
-        ' font-family="sans-serif" font-size="12" fill="#222222">',
+        ' font-family="sans-serif" font-size="12" fill="#222222" role="img">',
         "<title>devguard: line efficiency over bit error rate</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
-        text(WIDTH / 2, 22, title, more=' font-size="14"'),
+        text(WIDTH / 2, 20, title, more=' font-size="14"'),
+        text(WIDTH / 2, 37, below, more=' fill="#555555"'),
         *axes(),
         path(best, "#555555", dashes),
     ]
     for index, (baud, points, ink) in enumerate(zip(BAUDS, lines, INKS, strict=True)):
         parts += curve(baud, points, ink, 4.0 * index - 2.0)
     named = [(f"{baud} baud", ink, "") for baud, ink in zip(BAUDS, INKS, strict=True)]
-    parts += legend([("theory, best segment for each rate", "#555555", dashes), *named])
+    parts += legend([(f"theory, {theory_words()}", "#555555", dashes), *named])
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -27,7 +27,7 @@ def check(plot: ModuleType, path: Path, points: int) -> None:
     root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
     assert root.tag == f"{SVG}svg"
     assert root.get("viewBox") == f"0 0 {plot.WIDTH} {plot.HEIGHT}"
-    assert len(root.findall(f".//{SVG}circle")) == points
+    assert len(root.findall(f".//{SVG}circle/{SVG}title") + root.findall(f".//{SVG}rect/{SVG}title")) == points
     curves = [one.get("points", "").split() for one in root.iter(f"{SVG}polyline")]
     assert len(curves) == 2 * (1 + len(plot.BAUDS)), "theory and each speed, drawn and in the legend"
     for x, y in (map(float, pair.split(",")) for pair in itertools.chain(*curves)):
@@ -53,6 +53,22 @@ def test_the_tool_draws_a_whole_file_and_the_same_again(
 def test_the_page_shows_the_drawing(plot: ModuleType) -> None:
     check(plot, plot.OUT, len(plot.BAUDS) * len(plot.RATES))
     assert f"({plot.OUT.name})" in (plot.OUT.parent / "link.md").read_text(encoding="utf-8")
+
+
+TIP = re.compile(r"<title>(\d+) baud, (\S+): (\S+) \((\S+) to (\S+)\)</title>")
+
+
+def test_the_drawing_shows_what_this_code_reaches(plot: ModuleType) -> None:
+    tips = {(int(baud), float(rate)): span for baud, rate, *span in TIP.findall(plot.OUT.read_text(encoding="utf-8"))}
+    for baud, rate in ((115_200, 1e-5), (921_600, 1e-6), (921_600, 3e-6)):
+        _, least, most = map(float, tips[baud, rate])
+        assert least <= round(plot.share((baud, rate, 2, plot.SIZE)), 3) <= most
+
+
+@pytest.mark.slow
+def test_the_drawing_is_what_the_tool_draws(plot: ModuleType) -> None:
+    lines = plot.measured(plot.RATES, plot.SIZE, plot.SEEDS)
+    assert plot.draw(lines, plot.SIZE, plot.SEEDS) == plot.OUT.read_text(encoding="utf-8"), "run tools/plot_link.py"
 
 
 def test_theory(plot: ModuleType) -> None:

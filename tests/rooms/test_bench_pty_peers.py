@@ -64,7 +64,7 @@ def test_without_lrzsz_or_a_compiler_it_says_so(
 
 def test_the_table(peers: ModuleType) -> None:
     run, (clean, bits, _) = peers.Run, peers.KINDS
-    mine = run(0.9, "0.95")
+    mine = run(0.9, data=0.95)
 
     def outcome(kind: Any, mine: Any, theirs: Any) -> tuple[str, bool | None]:
         return peers.row(115_200, kind, mine, "ZMODEM", theirs)[3:6:2]
@@ -76,19 +76,42 @@ def test_the_table(peers: ModuleType) -> None:
     assert outcome(bits, mine, run(0.0, "gave up")) == ("they fail", True)
     assert outcome(bits, run(0.0, "link.timeout"), run(0.0, "gave up")) == ("they fail", False)
     assert outcome(clean, mine, run(-1.0, "lrzsz is not installed")) == ("", None)
+    assert outcome(clean, run(-1.0, "void"), run(0.9)) == ("", None)
+
+
+def test_a_round_whose_line_was_late_is_made_again_and_counts_for_nothing(
+    peers: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, (clean, *_) = peers.Run, peers.KINDS
+    lates = {"devguard": [0.5, 0.0, 0.0, 0.0], "ZMODEM": [0.5] * 9, "SMP": [0.0] * 3}
+    shares = {"devguard": [0.1, 0.9, 0.7, 0.95], "ZMODEM": [0.3] * 9, "SMP": [0.0, 0.6, 0.0]}
+
+    def measure(here: Any, name: str) -> Any:
+        assert here.seed in (1, 2, 3)
+        share = shares[name].pop(0)
+        return run(share, "" if share else "gave up", lates[name].pop(0), 0.96 if name == "devguard" else 0.0)
+
+    monkeypatch.setattr(peers, "measure", measure)
+    here = peers.Road(IMAGE, Shape(921_600), tmp_path, None)
+    zmodem, smp = peers.compare(here, clean, ("ZMODEM", "SMP"), 3)
+    assert (zmodem[1], zmodem[5]) == ("0.850 (data 0.960)", None)
+    assert "no time for the line" in zmodem[2]
+    assert smp[2:] == ("SMP 0.200 (gave up, 2 of 3)", "4.25", ">= 0.98 of theirs", True)
+    assert not any(shares.values()), "three rounds each; one was made again, three were made three times"
 
 
 def test_quick_takes_fewer(peers: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[int, int]] = []
+    asked: list[tuple[int, int, int]] = []
 
-    def compare(_image: bytes, baud: int, _kind: Any, _folder: Path, _shim: Any, names: Any) -> Iterator[Any]:
-        asked.append((baud, len(names)))
+    def compare(road: Any, _kind: Any, names: Any, rounds: int) -> Iterator[Any]:
+        assert (len(road.image), road.shape.latency) == (peers.IMAGE, peers.LATENCY)
+        asked.append((road.shape.baud, len(names), rounds))
         return iter(())
 
     monkeypatch.setattr(peers, "compare", compare)
     monkeypatch.setattr(peers, "priority", contextlib.nullcontext)
     assert list(peers.rows(quick=True)) == []
-    assert asked == [(921_600, 2)] * 3
+    assert asked == [(921_600, 2, 1)] * 3
     asked.clear()
     assert list(peers.rows()) == []
-    assert asked == [(115_200, 4)] * 3 + [(921_600, 4)] * 3
+    assert asked == [(115_200, 4, 3)] * 3 + [(921_600, 4, 3)] * 3
