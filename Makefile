@@ -6,7 +6,7 @@ WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test check bench lock clean help
+.PHONY: demo test check bench fuzz lock clean help
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test    the test suite"
 	@echo "make check   ruff, mypy, and the full sweeps (slow)"
 	@echo "make bench   figures against peers, as ratios"
+	@echo "make fuzz    every parser under coverage-guided fuzzing, a minute each (FUZZ_ARGS='trust -s 600' for less or more)"
 	@echo "make lock    lock the dependencies again (needs uv in $(VENV))"
 
 $(VENV)/python.stamp:
@@ -48,12 +49,21 @@ check: $(VENV)/test.stamp
 bench: $(VENV)/test.stamp
 	$(BIN)/python tools/bench.py
 
+$(VENV)/fuzz.stamp: $(VENV)/test.stamp requirements-fuzz.lock
+	@$(PIP_INSTALL) --require-hashes -r requirements-fuzz.lock
+	@touch $@
+
+fuzz: $(VENV)/fuzz.stamp
+	$(BIN)/python tools/fuzz.py $(FUZZ_ARGS)
+
 lock: $(VENV)/python.stamp
 	$(PIP_INSTALL) uv
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 \
 		--extra build pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-header --python-version 3.11 \
 		--extra build --extra test --extra check pyproject.toml -o requirements-dev.lock
+	$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["fuzz"])' \
+		| $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11 - -o requirements-fuzz.lock
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .hypothesis .pytest_cache

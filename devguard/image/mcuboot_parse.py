@@ -32,7 +32,8 @@ class Tlv:
 class Parsed:
     """What could be read of an image; `signed_size` is header + body + protected TLVs, `end` the image's end.
 
-    `header` is None when there is no readable header; `complete` says that the TLV areas parsed whole.
+    `header` is None when there is no readable header; `complete` says that the TLV areas parsed whole, and `at` where
+    the reading stands, or broke off.
     """
 
     size: int
@@ -42,6 +43,7 @@ class Parsed:
     tlvs: list[Tlv] = field(default_factory=list)
     signed_size: int = 0
     end: int = 0
+    at: int = 0
     complete: bool = False
     problems: list[Problem] = field(default_factory=list)
 
@@ -80,7 +82,7 @@ def parse(reader: BinaryIO) -> Parsed:
         _areas(reader, parsed)
         parsed.complete = True
     except Malformed as error:
-        parsed.problems.append(Problem(error.code, error.message, parsed.end or None))
+        parsed.problems.append(Problem(error.code, error.message, min(parsed.at, size)))
     return parsed
 
 
@@ -93,13 +95,16 @@ def _header(reader: BinaryIO, parsed: Parsed) -> None:
     if header.magic != layout.IMAGE_MAGIC:
         raise Malformed("image.format", f"magic is 0x{header.magic:08x}, expected 0x{layout.IMAGE_MAGIC:08x}")
     parsed.header = header
+    parsed.at = 8
     if header.header_size < layout.HEADER_SIZE:
         raise Malformed("image.format", f"header size {header.header_size} is below {layout.HEADER_SIZE}")
+    parsed.at = 16
     if header.flags & layout.ENCRYPTED_FLAGS == layout.ENCRYPTED_FLAGS:
         raise Malformed("image.format", "the header asks for both AES-128 and AES-256")
     unknown = header.flags & ~sum(layout.FLAGS)
     if unknown:
         parsed.problems.append(Problem("image.format", f"unknown header flags 0x{unknown:08x}", 16))
+    parsed.at = 12
     parsed.end = header.header_size + header.image_size
     if parsed.end > parsed.size:
         raise Malformed("image.format", f"header and body take {parsed.end} bytes, the file has {parsed.size}")
@@ -122,6 +127,7 @@ def _areas(reader: BinaryIO, parsed: Parsed) -> None:
 
 
 def _info(reader: BinaryIO, parsed: Parsed) -> tuple[int, int]:
+    parsed.at = parsed.end
     raw = read_at(reader, parsed.end, layout.INFO_SIZE)
     if len(raw) < layout.INFO_SIZE:
         raise Malformed("image.format", f"the file ends at {parsed.size} where a TLV area should begin")
@@ -136,6 +142,7 @@ def _tlvs(reader: BinaryIO, parsed: Parsed, total: int, protected: bool) -> None
         raise Malformed("image.format", f"a TLV area announces {total} bytes, the file holds {len(raw)} there")
     at = layout.INFO_SIZE
     while at < total:
+        parsed.at = start + at
         if total - at < 4:
             raise Malformed("image.format", f"{total - at} stray bytes at the end of a TLV area")
         length = int.from_bytes(raw[at + 2 : at + 4], parsed.layouts.order)

@@ -49,14 +49,17 @@ class LengthFramer:
         self._size, self._longest, self._read, self._head, self._sound = size, longest, read, head, sound
         self._width = len(self._marks[0])
         self._buffer = b""
+        self._pieces: list[bytes] = []  # read behind the buffer while its candidate is known to lack more
+        self._lacking = 0
         self._base = 0
         self.skipped = 0
         self.damaged = 0
 
     def feed(self, data: bytes) -> list[tuple[int, Packet]]:
         """See `Framer.feed`."""
-        self._buffer += data
-        return self._take(final=False)
+        self._pieces.append(data)
+        self._lacking -= len(data)
+        return self._take(final=False) if self._lacking <= 0 else []
 
     def finish(self) -> list[tuple[int, Packet]]:
         """See `Framer.finish`."""
@@ -67,14 +70,17 @@ class LengthFramer:
 
     def _take(self, *, final: bool) -> list[tuple[int, Packet]]:
         found: list[tuple[int, Packet]] = []
-        buffer, base, at, taken = self._buffer, self._base, 0, 0
-        end = len(buffer)
+        self._buffer = buffer = b"".join((self._buffer, *self._pieces))
+        self._pieces.clear()
+        self._lacking = 0
+        base, at, taken, end = self._base, 0, 0, len(buffer)
         while True:
             at = self._find(at)
             if at >= end or (end - at < self._width and not final):
                 break
             size = self._claim(at)
             if (size is None or at + size > end) and not final:
+                self._lacking = 1 if size is None else at + size - end
                 break
             if size and at + size <= end:
                 packet = self._read(buffer[at : at + size])

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import random
 import struct
 import subprocess
 import sys
-import tracemalloc
-import zlib
 from collections.abc import Callable
-from functools import reduce
-from operator import xor
 from pathlib import Path
 from shutil import which
 from typing import Any, BinaryIO
@@ -29,77 +23,10 @@ from devguard.image.kind import Kind, recognise
 from devguard.image.problem import ImageReport
 from devguard.image.srec import describe_srec
 from devguard.image.uf2 import describe_uf2
-from packets_support import mutations, truncations
+from image_support import described, dfuse, elf, esp, srec, suffixed, uf2
 
 Describe = Callable[[BinaryIO], ImageReport]
-bincopy = pytest.importorskip("bincopy", reason="bincopy (extra [image]) is not installed")
-
-
-def uf2(*parts: tuple[int, bytes], family: int = 0xE48BFF56, flags: int = 0x2000) -> bytes:
-    out = b""
-    for number, (address, data) in enumerate(parts):
-        head = struct.pack("<8sIIIIII", b"UF2\n\x57\x51\x5d\x9e", flags, address, len(data), number, len(parts), family)
-        out += head + data.ljust(476, b"\0") + b"\x30\x6f\xb1\x0a"
-    return out
-
-
-def suffixed(data: bytes, *, dfu: int = 0x0100) -> bytes:
-    whole = data + struct.pack("<HHHH3sB", 0x0200, 0xDF11, 0x0483, dfu, b"UFD", 16)
-    return whole + struct.pack("<I", zlib.crc32(whole) ^ 0xFFFFFFFF)
-
-
-def dfuse(*elements: tuple[int, bytes], name: bytes = b"Internal Flash") -> bytes:
-    body = b"".join(struct.pack("<II", address, len(data)) + data for address, data in elements)
-    target = struct.pack("<6sBI255sII", b"Target", 0, 1, name, len(body), len(elements)) + body
-    return suffixed(struct.pack("<6sIB", b"DfuSe\x01", 11 + len(target), 1) + target, dfu=0x011A)
-
-
-def esp(*segments: tuple[int, bytes], chip: int | None = 5, hashed: bool = True) -> bytes:
-    out = struct.pack("<BBBBI", 0xE9, len(segments), 2, 0x20, 0x40000000 | 0x80000)
-    if chip is not None:
-        out += struct.pack("<B3sHBHH4sB", 0xEE, bytes(3), chip, 0, 0, 0xFFFF, bytes(4), hashed)
-    checksum = 0xEF
-    for address, data in segments:
-        out += struct.pack("<II", address, len(data)) + data
-        checksum ^= reduce(xor, data, 0)
-    out += bytes(15 - len(out) % 16) + bytes((checksum,))
-    return out + (hashlib.sha256(out).digest() if chip is not None and hashed else b"")
-
-
-def described() -> bytes:
-    text = [
-        value.ljust(size, b"\0") for value, size in ((b"1.4.0", 32), (b"pump", 32), (b"12:00", 16), (b"Nov 22", 16))
-    ]
-    head = struct.pack("<II8s", 0xABCD5432, 3, bytes(8))
-    return head + b"".join(text) + b"v5.3".ljust(32, b"\0") + bytes(range(32)) + bytes(64)
-
-
-def srec(data: bytes = bytes(range(100)), address: int = 0x0800_0000) -> bytes:
-    file = bincopy.BinFile()
-    file.add_binary(data, address=address)
-    file.header = "devguard"
-    file.execution_start_address = address
-    return bytes(file.as_srec(16, 32), "ascii")
-
-
-def elf(**changes: int) -> bytes:
-    """A small executable of one segment for an Arm microcontroller, no sections."""
-    value = {"entry": 0x1001, "offset": 0x54, "physical": 0x1000, "stored": 64, "memory": 64, "flags": 5, "count": 1}
-    value |= changes
-    ident = b"\x7fELF\x01\x01\x01" + bytes(9)
-    head = struct.pack("<HHIIIIIHHHHHH", 2, 40, 1, value["entry"], 52, 0, 0x05000000, 52, 32, value["count"], 40, 0, 0)
-    program = struct.pack(
-        "<IIIIIIII",
-        1,
-        value["offset"],
-        value["physical"],
-        value["physical"],
-        value["stored"],
-        value["memory"],
-        value["flags"],
-        4,
-    )
-    return ident + head + program + bytes(64)
+pytest.importorskip("bincopy", reason="bincopy (extra [image]) is not installed")
 
 
 GOOD: list[tuple[Kind, Describe, bytes]] = [
@@ -123,21 +50,6 @@ def look(describe: Describe, data: bytes) -> tuple[dict[str, Any], list[tuple[st
 def test_a_sound_file_is_recognised_and_without_problem(kind: Kind, describe: Describe, data: bytes) -> None:
     assert recognise(data[:4096], data[-16:]) is kind
     assert look(describe, data)[1] == []
-
-
-@each
-def test_damage_is_a_problem_and_never_an_exception(kind: Kind, describe: Describe, data: bytes) -> None:
-    for bad in (*list(truncations(data))[:: max(1, len(data) // 150)], *mutations(data, 7, 200)):
-        for problem in describe(io.BytesIO(bad)).problems:
-            assert problem.code in {"image.format", "image.trailing", "image.digest"}
-            assert problem.offset is None or 0 <= problem.offset <= len(bad)
-
-
-@each
-@pytest.mark.slow
-def test_ten_thousand_mutations(kind: Kind, describe: Describe, data: bytes) -> None:
-    for bad in mutations(data, 11, 10_000):
-        describe(io.BytesIO(bad))
 
 
 @each
@@ -253,14 +165,3 @@ def test_elf_of_this_very_program() -> None:
         report = describe_elf(reader)
     assert report.fields["class"] in (32, 64)
     assert report.fields["loaded"]
-
-
-@pytest.mark.parametrize(("kind", "describe", "data"), GOOD, ids=lambda value: str(value)[:24])
-def test_lengths_nobody_has_cost_no_memory(kind: Kind, describe: Describe, data: bytes) -> None:
-    chance = random.Random(3)
-    tracemalloc.start()
-    for _ in range(40):
-        at = chance.randrange(8, max(9, min(len(data), 120)))
-        describe(io.BytesIO(data[:at] + b"\xff\xff\xff\xff" + data[at + 4 :]))
-    assert tracemalloc.get_traced_memory()[1] < 64 << 20
-    tracemalloc.stop()

@@ -9,7 +9,7 @@ import pytest
 from devguard.image import mcuboot_layout as layout
 from devguard.image.inside import disagreement, look_inside
 from devguard.image.measure import measure_image
-from test_image_mcuboot import image, tlv
+from image_support import image, tlv
 
 VENDOR, CLASS = bytes(range(16)), bytes(range(16, 32))
 

@@ -19,9 +19,9 @@ from devguard.errors import DevguardError, Malformed
 from devguard.image import mcuboot_layout as layout
 from devguard.image.mcuboot import McubootReport, inspect_mcuboot
 from devguard.image.mcuboot_keys import image_key, image_key_from_pem
+from image_support import SIGNER, area, digest, image, tlv
 
 KEYS = {"ed25519_key2": "root-ed25519-2", "ed25519_unknown_key": "root-ed25519-unknown", "p256": "root-ec-p256"}
-SIGNER = ed25519.Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 KEY = image_key(SIGNER.public_key())
 
 
@@ -31,43 +31,6 @@ def codes(report: McubootReport) -> set[str]:
 
 def look(data: bytes, key: object = None) -> McubootReport:
     return inspect_mcuboot(io.BytesIO(data), key)  # type: ignore[arg-type]  # tests pass every key form
-
-
-def tlv(kind: int, value: bytes) -> bytes:
-    return kind.to_bytes(2, "little") + len(value).to_bytes(2, "little") + value
-
-
-def area(magic: int, tlvs: bytes) -> bytes:
-    return magic.to_bytes(2, "little") + (len(tlvs) + 4).to_bytes(2, "little") + tlvs
-
-
-def digest(data: bytes, algorithm: hashes.HashAlgorithm | None = None) -> bytes:
-    context = hashes.Hash(algorithm or hashes.SHA256())
-    context.update(data)
-    return bytes(context.finalize())
-
-
-def image(body: bytes = b"firmware" * 9, protected: bytes = b"", extra: bytes = b"", flags: int = 0) -> bytes:
-    """An image signed by SIGNER; `extra` are more unprotected TLVs behind the signature."""
-    prot = area(layout.PROTECTED_MAGIC, protected) if protected else b""
-    header = layout.HEADER.build(
-        {
-            "magic": layout.IMAGE_MAGIC,
-            "load_address": 0,
-            "header_size": 32,
-            "protected_size": len(prot),
-            "image_size": len(body),
-            "flags": flags,
-            "major": 1,
-            "minor": 2,
-            "revision": 3,
-            "build": 4,
-            "padding": 0,
-        }
-    )
-    signed = header + body + prot
-    tlvs = tlv(0x10, digest(signed)) + tlv(1, KEY.hashes[0]) + tlv(0x24, SIGNER.sign(digest(signed)))
-    return signed + area(layout.INFO_MAGIC, tlvs + extra)
 
 
 def test_every_vector_is_judged_as_the_bootloader_would(vectors: Path) -> None:

@@ -24,8 +24,8 @@ from devguard.image.kind import Kind, recognise
 from devguard.image.mcuboot import McubootReport, inspect_mcuboot
 from devguard.image.mcuboot_encryption import DeviceKey, PlainReader, device_key
 from devguard.image.mcuboot_keys import image_key
+from image_support import area, digest, tlv
 from packets_support import mutations
-from test_image_mcuboot import area, digest, tlv
 
 SIGNER = ec.derive_private_key(0xD0D0, ec.SECP256R1())
 SIGNING = image_key(SIGNER.public_key())

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from devguard.packets.decoder import decode_stream
 from devguard.packets.families.ieee11073 import UNIT
 from devguard.packets.packet import NOTHING
 from devguard.packets.registry import family_named
-from packets_support import check_damage, check_row, rows
+from packets_support import check_row, rows
 
 FAMILY = family_named("ieee11073_20601")
 
@@ -41,7 +39,6 @@ def test_setting_the_clock_is_therapy_affecting() -> None:
 
 
 def test_damage_is_answered_with_a_code() -> None:
-    check_damage(FAMILY, GOOD)
     for data in GOOD:
         for size in range(len(data)):
             assert FAMILY.decode(data[:size], NOTHING).code is not None
@@ -53,8 +50,3 @@ def test_damage_is_answered_with_a_code() -> None:
 def test_units_in_a_stream() -> None:
     stream = b"\x00\x01" + GOOD[0] + GOOD[2]
     assert [packet.raw for _, packet in decode_stream(FAMILY, [stream[:9], stream[9:]])] == [GOOD[0], GOOD[2]]
-
-
-@pytest.mark.slow
-def test_ten_thousand_mutations() -> None:
-    check_damage(FAMILY, GOOD[:2], count=10_000)

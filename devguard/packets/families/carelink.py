@@ -6,9 +6,10 @@
     fetch   0C 00 | hi, lo | crc8
     reply   02 | ... | at 5: 80 (end of data) + hi, lo of the length | ... | at 13: data ... | crc8 of it | 00 ...
 
-Checksum: CRC-8 0x9B; reads come padded with zeros to 64 bytes. The pump's serial number is all that a command needs:
-nothing is authenticated. Therapy-affecting: opcodes 40 to 6F (bolus, temporary basal, suspend, profiles, limits, clock,
-remote ids, keys, power control). Parameters, data and the serial number are patient data.
+Checksum: CRC-8 0x9B; reads come padded with zeros to 64 bytes, which a stream's reader skips. A poll carries none. The
+pump's serial number is all that a command needs: nothing is authenticated. Therapy-affecting: opcodes 40 to 6F (bolus,
+temporary basal, suspend, profiles, limits, clock, remote ids, keys, power control). Parameters, data and the serial
+number are patient data.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import construct as c
 
 from devguard.packets.checksums import crc8_minimed
 from devguard.packets.families import _minimed as minimed
-from devguard.packets.family import Family
+from devguard.packets.family import Family, Read
 from devguard.packets.layout import Damaged, Layout, Swift, rest
 from devguard.packets.packet import Context, Effect, Packet, checked, unreadable
+from devguard.packets.stream import LengthFramer
 
 NAME: Final = "carelink_usb"
 SEND, REPLY, POLL, FETCH = b"\x01\x00\xa7\x01", 0x02, b"\x03\x00\x00", b"\x0c\x00"
@@ -165,4 +167,21 @@ def _reply(data: bytes, layout: Layout | Swift) -> Packet:
     return checked(NAME, "reply", data, fields, (found, expected), patient={"data"})
 
 
-FAMILIES: Final = (Family(NAME, "MiniMed CareLink USB stick", decode, bulk=bulk),)
+def _size(head: bytes) -> int | None:
+    if head[0] == REPLY:
+        return DATA_AT + (int.from_bytes(head[5:7], "big") & 0x7FFF) + 1 if len(head) > 6 else None
+    begun = head[: len(SEND)]
+    if head[0] == SEND[0] and SEND.startswith(begun):
+        return HEAD + (int.from_bytes(head[7:9], "big") & 0x7FFF) + 1 if len(head) > 8 else None
+    for mark, size in ((POLL, len(POLL)), (FETCH, 5)):
+        if mark.startswith(begun[: len(mark)]):
+            return size if len(head) >= len(mark) else None
+    raise ValueError("no transfer begins so")
+
+
+def framer(read: Read, _context: Context) -> LengthFramer:
+    """Transfers one after another, as a serial driver's log has them."""
+    return LengthFramer((b"\x01", b"\x02", b"\x03", b"\x0c"), _size, LONGEST, read)
+
+
+FAMILIES: Final = (Family(NAME, "MiniMed CareLink USB stick", decode, framer, bulk),)

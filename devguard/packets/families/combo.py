@@ -132,15 +132,17 @@ def decode_transport(data: bytes, _context: Context) -> Packet:
         "framed": stuffed(packet).hex(),
     }
     good = None if expected is None else expected == int.from_bytes(body.payload, "little")
+    name = _COMMANDS.get(command, f"unknown {command:#04x}")
     therapy, told = False, None if command in _COMMANDS else Effect.UNKNOWN
     if command == _DATA:
         service = body.payload[1] if len(body.payload) > 1 else None
         therapy = service in _ACTING_SERVICES
         told = None if therapy or service == _CONNECTION else Effect.UNKNOWN
         fields["service"] = service if service is None else _ACTING_SERVICES.get(service, service)
+        name = f"data, {fields['service']}" if therapy else name
     return Packet(
         TRANSPORT,
-        _COMMANDS.get(command, f"unknown {command:#04x}"),
+        name,
         data,
         fields,
         good,

@@ -7,10 +7,13 @@
     E  function or mode first, = 3BfB2fBf4H5B                                           34 bytes, no checksum
 
 115200 baud, 8N1 (B: 57600). The variant is told by its first bytes and length; a beginning of D is read as far as it
-goes. Functions: 47 start electrogram, 49 or 22 echo, 55 set parameters (in E: request electrogram), 62 stop
-electrogram. Nothing is authenticated in any of them. Therapy-affecting: setting parameters (A, B, C: 55; D: a mode and
-parameters, and the commit; E: anything but 55). `outside_profile` names parameters of C that the PACEMAKER profile
-(`pacemaker-2007`) cannot program; widths and sensitivities have no unit here and are not compared.
+goes. In a stream the heads of A and the packets of B are found by their checksums; name `data` says how many bytes of
+data follow a set_params head of A, which does not say so itself (without it the head alone is the packet). C and D
+carry no checksum and are looked for only with name `variant=C` or `variant=D`; E has no mark to be found by. Functions:
+47 start electrogram, 49 or 22 echo, 55 set parameters (in E: request electrogram), 62 stop electrogram. Nothing is
+authenticated in any of them. Therapy-affecting: setting parameters (A, B, C: 55; D: a mode and parameters, and the
+commit; E: anything but 55). `outside_profile` names parameters of C that the PACEMAKER profile (`pacemaker-2007`)
+cannot program; widths and sensitivities have no unit here and are not compared.
 """
 
 from __future__ import annotations
@@ -20,11 +23,13 @@ from typing import Any, Final
 
 import construct as c
 
+from devguard.errors import Malformed, Refused
 from devguard.packets.checksums import xor8
-from devguard.packets.family import Family
+from devguard.packets.family import Family, Read
 from devguard.packets.layout import Damaged, Layout, parse, rest
 from devguard.packets.packet import Context, Effect, Packet, checked, unreadable
 from devguard.packets.profile import PROFILE, outside
+from devguard.packets.stream import LengthFramer
 
 NAME: Final = "pacemaker_3k04"
 SYNC: Final = 0x16
@@ -194,4 +199,38 @@ def _function(number: int) -> str:
     return _FUNCTIONS.get(number, f"unknown {number:#04x}")
 
 
-FAMILIES: Final = (Family(NAME, "Open pacemaker projects (3K04), serial", decode, baud=115200),)
+def framer(read: Read, context: Context) -> LengthFramer:
+    """Packets in a serial stream, of the variant that is named or of those that prove themselves."""
+    variant = context.names.get("variant", "")
+    if variant == "C":
+        return LengthFramer(b"\x16", _size_c, SIZE_C, read)
+    if variant == "D":
+        return LengthFramer((bytes((START_D,)), bytes((COMMIT_D,))), lambda _: SIZE_D, SIZE_D, read)
+    if variant not in ("", "A", "B"):
+        raise Refused("packet.unknown", f"variant {variant[:9]!r} cannot be found in a stream", "A, B, C or D can")
+    given = context.names.get("data", "")
+    data = int(given) if given.isdecimal() and len(given) < 3 else 0
+    if given and not 0 < data <= LONGEST_A - SIZE_A - 1:
+        raise Malformed("packet.unknown", f"`data` is a number of bytes up to {LONGEST_A - SIZE_A - 1}")
+
+    def size(head: bytes) -> int | None:
+        if len(head) < 3:
+            return None
+        if head[1] == 0x01 and variant != "B":
+            return SIZE_A + (data + 1 if data and head[2] == _SET else 0)
+        if head[1] in _FUNCTIONS and variant != "A":
+            return SIZE_B
+        raise ValueError("no packet begins so")
+
+    return LengthFramer(b"\x16", size, LONGEST_A, read, sound=lambda packet: packet.valid and packet.crc_ok is True)
+
+
+def _size_c(head: bytes) -> int | None:
+    if len(head) < 2:
+        return None
+    if head[1] not in _FUNCTIONS:
+        raise ValueError("no packet begins so")
+    return SIZE_C
+
+
+FAMILIES: Final = (Family(NAME, "Open pacemaker projects (3K04), serial", decode, framer, baud=115200),)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from collections.abc import Mapping
 from typing import Any, Final
 
 import cbor2
@@ -35,6 +36,7 @@ LONGEST_TEXT: Final = 2 * (LONGEST + 4)
 FIRST: Final = b"\x06\x09"
 MORE: Final = b"\x04\x14"
 _NODES: Final = 10_000
+_LARGEST: Final = 1 << 64
 _DEPTH: Final = 16
 _OPERATIONS: Final = ("read", "read response", "write", "write response")
 _GROUPS: Final = {
@@ -165,19 +167,23 @@ class _Shown:
             raise Malformed("packet.unknown", "too many or too deeply nested values")
         if isinstance(value, (bytes, bytearray)):
             return bytes(value).hex()
-        if isinstance(value, dict):
-            return {self._key(key): self.value(item, depth - 1) for key, item in value.items()}
+        if isinstance(value, Mapping):
+            return {self._key(key, depth - 1): self.value(item, depth - 1) for key, item in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
             return [self.value(item, depth - 1) for item in value]
         if isinstance(value, cbor2.CBORTag):
             return {"tag": value.tag, "value": self.value(value.value, depth - 1)}
-        if value is None or isinstance(value, (bool, str, int)) or (isinstance(value, float) and math.isfinite(value)):
+        if value is None or isinstance(value, (bool, str)) or (isinstance(value, float) and math.isfinite(value)):
             return value
-        return str(value)
+        if isinstance(value, int):
+            return value if abs(value) < _LARGEST else hex(value)  # digits of huge numbers take their square in time
+        try:
+            return str(value)[:LONGEST_LINE]
+        except ValueError:  # a number too large for Python to write
+            return type(value).__name__
 
-    @staticmethod
-    def _key(key: object) -> str:
-        return key.hex() if isinstance(key, bytes) else str(key)[:LONGEST_LINE]
+    def _key(self, key: object, depth: int) -> str:
+        return str(self.value(key, depth))[:LONGEST_LINE]
 
 
 def decode_serial(data: bytes, context: Context) -> Packet:
