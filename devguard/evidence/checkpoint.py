@@ -1,7 +1,8 @@
 """Checkpoints: the log's size and root as a C2SP tlog-checkpoint in a signed note, by an Ed25519 station key.
 
-Pure. Only signature type 0x01 is made and verified here. A note is read strictly: canonical base64, no control
-characters, at most 16 signatures; signatures of keys we were not given are ignored, as signed-note asks.
+Pure. Only signature type 0x01 is made and verified here; witnesses' types are `cosign`'s. A note is read strictly:
+canonical base64, no control characters, at most 16 signatures; signatures of keys we were not given are ignored, as
+signed-note asks.
 Anyone can check a checkpoint with `verifier_key()` and a stock signed-note tool.
 """
 
@@ -20,7 +21,7 @@ from devguard.cose.sign import Signer
 from devguard.errors import Malformed, Refused
 from devguard.evidence.tree import HASH_SIZE, MAX_SIZE
 
-MAX_NOTE: Final = 16 * 1024
+MAX_NOTE: Final = 64 * 1024  # sixteen signatures, post-quantum ones among them
 MAX_SIGNATURES: Final = 16
 _ED25519: Final = b"\x01"
 _DASH: Final = "— "
@@ -84,9 +85,13 @@ def sign_checkpoint(checkpoint: Checkpoint, signer: Signer) -> bytes:
     """The checkpoint as a signed note, the key named by the origin line."""
     check_station_key(signer.key)
     text = checkpoint.text()
-    blob = key_id(checkpoint.origin, signer.key) + signer.sign(text)
-    line = f"{_DASH}{checkpoint.origin} {base64.b64encode(blob).decode('ascii')}\n"
-    return text + b"\n" + line.encode()
+    line = signature_line(checkpoint.origin, key_id(checkpoint.origin, signer.key), signer.sign(text))
+    return text + b"\n" + line
+
+
+def signature_line(name: str, identity: bytes, signature: bytes) -> bytes:
+    """One line of a note: who signed, with which key (4-byte id), and the signature."""
+    return f"{_DASH}{name} {base64.b64encode(identity + signature).decode('ascii')}\n".encode()
 
 
 def read_note(data: bytes) -> Note:
@@ -110,13 +115,14 @@ def _signature(line: str) -> NoteSignature:
     name, space, encoded = line.removeprefix(_DASH).partition(" ")
     if not line.startswith(_DASH) or not space or not name or "+" in name or any(map(str.isspace, name)):
         raise Malformed(_CODE, "a signature line of a checkpoint does not parse")
-    blob = _unbase64(encoded)
+    blob = unbase64(encoded)
     if len(blob) < 5:
         raise Malformed(_CODE, "a signature line of a checkpoint is too short")
     return NoteSignature(name, blob[:4], blob[4:])
 
 
-def _unbase64(text: str) -> bytes:
+def unbase64(text: str) -> bytes:
+    """Bytes of canonical base64; `Malformed("log.tampered")` for any other text."""
     try:
         data = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
@@ -132,12 +138,18 @@ def parse_text(text: bytes) -> Checkpoint:
     lines = text.decode("utf-8").split("\n")
     if len(lines) != 4 or lines[3] or not lines[0]:
         raise Malformed(_CODE, "a checkpoint is not origin, size and root")
-    digits, root = lines[1], _unbase64(lines[2])
-    if not digits.isascii() or not digits.isdigit() or (digits[0] == "0" and digits != "0") or len(digits) > 19:
-        raise Malformed(_CODE, "the size in a checkpoint is not a plain decimal number")
-    if int(digits) >= MAX_SIZE or len(root) != HASH_SIZE:
+    digits, root = lines[1], unbase64(lines[2])
+    size = plain_number(digits)
+    if size >= MAX_SIZE or len(root) != HASH_SIZE:
         raise Malformed(_CODE, "size or root in a checkpoint has an impossible length")
-    return Checkpoint(lines[0], int(digits), root)
+    return Checkpoint(lines[0], size, root)
+
+
+def plain_number(digits: str) -> int:
+    """A decimal number without leading zeros, at most 19 digits; `Malformed("log.tampered")` for any other text."""
+    if not digits.isascii() or not digits.isdigit() or (digits[0] == "0" and digits != "0") or len(digits) > 19:
+        raise Malformed(_CODE, f"{digits[:24]!r} is not a plain decimal number")
+    return int(digits)
 
 
 def open_checkpoint(data: bytes, key: CoseKey, *, alone: bool = False) -> Checkpoint:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from devguard.errors import Malformed
 from devguard.evidence import files
-from devguard.evidence.checkpoint import parse_text, read_note
-from devguard.evidence.frame import Incomplete, decode_header, frames
+from devguard.evidence.ending import opener
+from devguard.evidence.frame import Incomplete, frames, read_header
 from devguard.evidence.record import DigestOf, Entry, Record, decode_entry
+from devguard.evidence.standing import resolve
 
 
 def newest_with(folder: Path, kind: DigestOf) -> tuple[Entry | None, int]:
@@ -32,10 +33,12 @@ def newest(folder: Path, wanted: Callable[[Record], bool]) -> tuple[Entry | None
     `LinkError("file.unreadable")`.
     """
     with files.locked(folder, exclusive=False) as at:
-        found = files.snapshot(at)
-        size = parse_text(read_note(found.checkpoint).text).size if found.checkpoint is not None else 0
-        for number in sorted(found.sizes, reverse=True):
-            for body in reversed(_bodies(folder, number, found.sizes[number])):
+        standing = resolve(files.snapshot(at), opener(None))
+        if standing is None:
+            return None, 0
+        size = standing.heads[-1].size
+        for number in sorted(standing.sizes, reverse=True):
+            for body in reversed(_bodies(folder, number, standing.sizes[number])):
                 entry = decode_entry(body)
                 # What an interrupted append left behind the signed head is not a record yet.
                 if entry.index < size and wanted(entry.record):
@@ -47,13 +50,10 @@ def _bodies(folder: Path, number: int, size: int) -> list[bytes]:
     """The entry bodies of one segment, as far as whole frames go."""
     bodies: list[bytes] = []
     with files.open_segment(folder, number) as reader:
-        parts = frames(reader, size)
         try:
-            for at, (_, body) in enumerate(parts):
-                if at == 0:
-                    decode_header(body)
-                else:
-                    bodies.append(body)
+            read_header(reader, size)
+            for _, body in frames(reader, size - reader.tell()):
+                bodies.append(body)
         except Incomplete:
             pass
         except Malformed:

@@ -2,15 +2,16 @@
 
 A record says who did what to which device with what result; it holds no patient data and no secrets.
 An entry binds a record to its place: format version, index, the *seal* (a signature over the tree of all records
-before it) and the record. Seals let `verify` name the first record that was changed, even by someone who mends
-every checksum; their text differs from a checkpoint's, so no old checkpoint can be rebuilt from them.
-Source: devguard formats, "Evidence".
+before it and over the record) and the record. Seals let `verify` name the first record that was changed, even by
+someone who mends every checksum; their text differs from a checkpoint's, so no old checkpoint can be rebuilt from
+them. In entries of format 1 the seal covered only what was before. Source: devguard formats, "Evidence".
 """
 
 from __future__ import annotations
 
 import base64
 import enum
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -19,12 +20,17 @@ from typing import Any, Final
 from devguard import wire
 from devguard.errors import LocalProtocolError, Malformed
 
-FORMAT_VERSION: Final = 1
-MAX_ENTRY: Final = 128 * 1024  # more than the largest record that `Record` allows: no refusal goes unrecorded
+FORMAT_1: Final = 1
+FORMAT_2: Final = 2
+MAX_ENTRY: Final = 256 * 1024  # more than the largest record that `Record` allows: no refusal goes unrecorded
 MAX_TEXT: Final = 512
 MAX_DETAILS: Final = 32
 MAX_TIME: Final = 1 << 40
+MAX_STATEMENT: Final = 8 * 1024
 SEAL_SIZE: Final = 64
+TIME_TOLERANCE: Final = 600  # seconds by which a record may be dated before the newest one before it
+SET_BACK: Final = "clock-set-back"
+"""The detail of a record that says by itself why it is dated before those before it: the time that was too late."""
 _CODE: Final = "log.tampered"
 
 
@@ -42,6 +48,20 @@ class DigestOf(enum.IntEnum):
     MEMORY = 9
 
 
+class Statement(enum.IntEnum):
+    """What a record carries whole, signed by others than the station; the number is its label in the record."""
+
+    REPORT = 1
+    CREDENTIAL = 2
+    PUSH = 3
+    GRANT = 4
+    APPROVAL = 5
+    SECOND_GRANT = 6
+    CHALLENGE = 7
+    ACKNOWLEDGEMENT = 8
+    DEVICE_LOG = 9
+
+
 class _Label(enum.IntEnum):
     TIME = 1
     ACTOR = 2
@@ -52,9 +72,11 @@ class _Label(enum.IntEnum):
     REQUEST = 7
     DIGESTS = 8
     DETAILS = 9
+    STATEMENTS = 10
 
 
 _KINDS: Final = frozenset(DigestOf)
+_STATEMENTS: Final = frozenset(Statement)
 _LABELS: Final = frozenset(_Label)
 _MUST: Final = frozenset({_Label.TIME, _Label.ACTOR, _Label.ACTION, _Label.REQUEST})
 _TEXTS: Final = (_Label.ACTOR, _Label.ACTION, _Label.REQUEST, _Label.DEVICE, _Label.RELEASE, _Label.CODE)
@@ -86,6 +108,7 @@ class Record:
     time: seconds since the epoch, UTC. actor: who caused it. action: what, in dotted words ("release.verify").
     device: serial. release: "model version". code: the refusal code, None when it succeeded. request: id that ties the
     records of one command or session together. digests: 32 to 64 bytes each. details: further short texts.
+    statements: signed objects of others, whole, at most 8 KiB each.
     Raises `LocalProtocolError("log.tampered")` for a value that cannot be recorded; `make` takes any text.
     """
 
@@ -98,6 +121,7 @@ class Record:
     code: str | None = None
     digests: Mapping[DigestOf, bytes] = field(default_factory=dict)
     details: Mapping[str, str] = field(default_factory=dict)
+    statements: Mapping[Statement, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
@@ -106,6 +130,7 @@ class Record:
             raise LocalProtocolError(error.code, error.message) from None
         object.__setattr__(self, "digests", MappingProxyType(dict(self.digests)))
         object.__setattr__(self, "details", MappingProxyType(dict(self.details)))
+        object.__setattr__(self, "statements", MappingProxyType(dict(self.statements)))
 
     @classmethod
     def make(
@@ -120,11 +145,14 @@ class Record:
         code: str | None = None,
         digests: Mapping[DigestOf, bytes] = _NOTHING,
         details: Mapping[str, str] = _NOTHING,
+        statements: Mapping[Statement, bytes] = _NOTHING,
     ) -> Record:
-        """A record of texts from outside: each is made printable and cut, surplus details are dropped and counted."""
+        """A record of texts from outside: each is made printable and cut, surplus details are dropped and counted, and
+        so are statements that are too long."""
         kept = {_tidy(name, 64): printable(text) for name, text in list(details.items())[: MAX_DETAILS - 1]}
-        if len(details) >= MAX_DETAILS:
-            kept["dropped"] = str(len(details) - MAX_DETAILS + 1)
+        whole = {kind: data for kind, data in statements.items() if 0 < len(data) <= MAX_STATEMENT}
+        if len(details) >= MAX_DETAILS or len(whole) < len(statements):
+            kept["dropped"] = str(max(len(details) - MAX_DETAILS + 1, 0) + len(statements) - len(whole))
         return cls(
             time=min(max(time, 0), MAX_TIME - 1),
             actor=_tidy(actor),
@@ -135,6 +163,7 @@ class Record:
             code=None if code is None else _tidy(code),
             digests=digests,
             details=kept,
+            statements=whole,
         )
 
     @property
@@ -152,18 +181,28 @@ class Record:
             "device": self.device,
             "release": self.release,
             "code": self.code,
-            "digests": {kind.name.lower().replace("_", "-"): digest.hex() for kind, digest in self.digests.items()},
+            "digests": {_named(kind): digest.hex() for kind, digest in self.digests.items()},
             "details": dict(self.details),
+            "statements": {
+                _named(kind): {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                for kind, data in self.statements.items()
+            },
         }
+
+
+def _named(kind: DigestOf | Statement) -> str:
+    return kind.name.lower().replace("_", "-")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A leaf of the tree: index, seal over the tree of the `index` records before it, and the encoded record."""
+    """A leaf of the tree: index, seal over the tree of the `index` records before it and the record, and the encoded
+    record."""
 
     index: int
     seal: bytes
     body: bytes
+    version: int = FORMAT_2
 
     @property
     def record(self) -> Record:
@@ -185,6 +224,8 @@ def _to_map(record: Record) -> dict[int, object]:
         value[int(_Label.DIGESTS)] = {int(kind): digest for kind, digest in record.digests.items()}
     if record.details:
         value[int(_Label.DETAILS)] = dict(record.details)
+    if record.statements:
+        value[int(_Label.STATEMENTS)] = {int(kind): data for kind, data in record.statements.items()}
     return value
 
 
@@ -203,6 +244,7 @@ def _check_map(value: object) -> dict[int, Any]:
     for name, text in details.items():
         _check_text(name, "detail name", 64)
         _check_text(text, "detail", MAX_TEXT, empty=True)
+    _check_statements(value.get(_Label.STATEMENTS, _NOTHING), _Label.STATEMENTS in value)
     return value
 
 
@@ -211,6 +253,13 @@ def _check_digests(digests: object, present: bool) -> None:
         raise Malformed(_CODE, "a record's digests are not a map of known kinds")
     if any(not isinstance(digest, bytes) or not 32 <= len(digest) <= 64 for digest in digests.values()):
         raise Malformed(_CODE, "a digest in a record is not 32 to 64 bytes")
+
+
+def _check_statements(statements: object, present: bool) -> None:
+    if not isinstance(statements, Mapping) or (present and not statements) or not statements.keys() <= _STATEMENTS:
+        raise Malformed(_CODE, "a record's statements are not a map of known kinds")
+    if any(not isinstance(data, bytes) or not 0 < len(data) <= MAX_STATEMENT for data in statements.values()):
+        raise Malformed(_CODE, f"a statement in a record is not 1 to {MAX_STATEMENT} bytes")
 
 
 def _check_text(value: object, what: str, limit: int, *, empty: bool = False) -> None:
@@ -236,8 +285,8 @@ def decode_record(data: bytes) -> Record:
 
 
 def encode_entry(entry: Entry) -> bytes:
-    """Deterministic CBOR of [version, index, seal, encoded record]; `LocalProtocolError` when it is over 128 KiB."""
-    data = wire.encode([FORMAT_VERSION, entry.index, entry.seal, entry.body])
+    """Deterministic CBOR of [version, index, seal, encoded record]; `LocalProtocolError` when it is over 256 KiB."""
+    data = wire.encode([entry.version, entry.index, entry.seal, entry.body])
     if len(data) > MAX_ENTRY:
         raise LocalProtocolError(_CODE, f"a record of {len(data)} bytes; at most {MAX_ENTRY} are kept")
     return data
@@ -250,13 +299,33 @@ def decode_entry(data: bytes) -> Entry:
     value = wire.decode(data, code=_CODE)
     if not isinstance(value, list) or not value or not _is_uint(value[0]):
         raise Malformed(_CODE, "an entry is not an array that starts with its version")
-    if value[0] != FORMAT_VERSION:
-        raise Malformed(_CODE, f"an entry of format version {value[0]}; known is {FORMAT_VERSION}", "update devguard")
+    if value[0] not in (FORMAT_1, FORMAT_2):
+        raise Malformed(_CODE, f"an entry of format version {value[0]}; known are 1 and 2", "update devguard")
     if len(value) != 4 or not _is_uint(value[1]) or not all(isinstance(part, bytes) for part in value[2:]):
         raise Malformed(_CODE, "an entry is not version, index, seal and record")
     if len(value[2]) != SEAL_SIZE:
         raise Malformed(_CODE, f"a seal of {len(value[2])} bytes")
-    return Entry(value[1], value[2], value[3])
+    return Entry(value[1], value[2], value[3], value[0])
+
+
+def entry_prefix(index: int) -> bytes:
+    """The first bytes of every entry of the present format with that index: all before its seal."""
+    return wire.head(4, 4) + wire.encode(FORMAT_2) + wire.encode(index) + wire.head(2, SEAL_SIZE)
+
+
+def time_of(body: bytes) -> int:
+    """The time of an encoded record, without the rest of it; `Malformed("log.tampered")` when it has none.
+
+    Label 1 comes first in every record, and a time is at most eight bytes: what `decode_record` reads is the same.
+    """
+    if len(body) > 3 and body[0] >> 5 == 5 and body[1] == _Label.TIME:
+        short = body[2]
+        if short < 24:
+            return short
+        if short < 28:
+            width = 1 << short - 24
+            return int.from_bytes(body[3 : 3 + width], "big")
+    raise Malformed(_CODE, "a record has no time")
 
 
 def _from_map(value: dict[int, Any]) -> Record:
@@ -270,9 +339,17 @@ def _from_map(value: dict[int, Any]) -> Record:
         code=value.get(_Label.CODE),
         digests={DigestOf(kind): digest for kind, digest in value.get(_Label.DIGESTS, _NOTHING).items()},
         details=value.get(_Label.DETAILS, _NOTHING),
+        statements={Statement(kind): data for kind, data in value.get(_Label.STATEMENTS, _NOTHING).items()},
     )
 
 
-def seal_text(origin: str, size: int, root: bytes) -> bytes:
-    """What a seal signs: the tree before a record, under a first line that no checkpoint of the log has."""
-    return f"{origin} seal\n{size}\n{base64.b64encode(root).decode('ascii')}\n".encode()
+def seal_text(origin: str, size: int, root: bytes, body: bytes | None = None) -> bytes:
+    """What a seal signs: the tree before a record and the encoded record, under a first line that no checkpoint of the
+    log has. Without `body` it is that of format 1, which did not cover the record."""
+    covered = b"" if body is None else base64.b64encode(hashlib.sha256(body).digest()) + b"\n"
+    return f"{origin} seal\n{size}\n{base64.b64encode(root).decode('ascii')}\n".encode() + covered
+
+
+def sealed_text(origin: str, entry: Entry, root: bytes) -> bytes:
+    """What the seal of `entry` has to be over, `root` being that of all records before it."""
+    return seal_text(origin, entry.index, root, entry.body if entry.version == FORMAT_2 else None)

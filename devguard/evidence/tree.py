@@ -86,20 +86,92 @@ def _split(size: int) -> int:
     return 1 << ((size - 1).bit_length() - 1)
 
 
-def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
-    """Audit path of leaf `index` in the tree over `leaves` (RFC 6962 section 2.1.1), from leaf to root."""
-    if not 0 <= index < len(leaves):
-        raise LocalProtocolError("log.tampered", f"no leaf {index} in a tree of {len(leaves)}")
-    low, high, path = 0, len(leaves), []
+Range = tuple[int, int]
+"""Leaves `low` to `high` (exclusive) of a tree, of which a proof holds the root."""
+
+
+def inclusion_ranges(index: int, size: int) -> tuple[Range, ...]:
+    """What the audit path of leaf `index` of `size` is made of (RFC 6962 section 2.1.1), from leaf to root."""
+    if not 0 <= index < size:
+        raise LocalProtocolError("log.tampered", f"no leaf {index} in a tree of {size}")
+    low, high, path = 0, size, []
     while high - low > 1:
         middle = low + _split(high - low)
         if index < middle:
-            path.append(root_of(leaves[middle:high]))
+            path.append((middle, high))
             high = middle
         else:
-            path.append(root_of(leaves[low:middle]))
+            path.append((low, middle))
             low = middle
     return tuple(reversed(path))
+
+
+def consistency_ranges(old: int, new: int) -> tuple[Range, ...]:
+    """What the proof that the first `old` of `new` leaves are a prefix is made of (RFC 6962 section 2.1.2)."""
+    if not 0 <= old <= new:
+        raise LocalProtocolError("log.tampered", f"a tree of {new} leaves has no prefix of {old}")
+    if old in (0, new):
+        return ()
+    low, high, whole, path = 0, new, True, []
+    while old != high:
+        middle = low + _split(high - low)
+        if old <= middle:
+            path.append((middle, high))
+            high = middle
+        else:
+            path.append((low, middle))
+            low, whole = middle, False
+    if not whole:
+        path.append((low, high))
+    return tuple(reversed(path))
+
+
+class RangeRoots:
+    """The roots over ranges that do not overlap, gathered in one pass over the leaf hashes of a tree.
+
+    It holds one frontier, however large the tree is.
+    """
+
+    __slots__ = ("_at", "_found", "_frontier", "_ranges", "_waiting")
+
+    def __init__(self, ranges: Sequence[Range]) -> None:
+        self._ranges = tuple(ranges)
+        self._waiting = sorted(ranges, reverse=True)
+        self._found: dict[Range, bytes] = {}
+        self._frontier = Frontier()
+        self._at = 0
+
+    def append(self, leaf: bytes) -> None:
+        """Take the next leaf hash."""
+        if self._waiting and self._at >= self._waiting[-1][0]:
+            self._frontier.append(leaf)
+            if self._at + 1 == self._waiting[-1][1]:
+                self._found[self._waiting.pop()] = self._frontier.root()
+                self._frontier = Frontier()
+        self._at += 1
+
+    def roots(self) -> tuple[bytes, ...]:
+        """One root for each range, in the order they were given; `LocalProtocolError` where the leaves ended early."""
+        if self._waiting:
+            raise LocalProtocolError("log.tampered", f"a proof over leaf {self._waiting[-1][1] - 1} of a smaller tree")
+        return tuple(self._found[one] for one in self._ranges)
+
+
+def _gathered(leaves: Sequence[bytes], ranges: Sequence[Range]) -> tuple[bytes, ...]:
+    gathered = RangeRoots(ranges)
+    for leaf in leaves:
+        gathered.append(leaf)
+    return gathered.roots()
+
+
+def inclusion_proof(leaves: Sequence[bytes], index: int) -> tuple[bytes, ...]:
+    """Audit path of leaf `index` in the tree over `leaves`, from leaf to root."""
+    return _gathered(leaves, inclusion_ranges(index, len(leaves)))
+
+
+def consistency_proof(leaves: Sequence[bytes], old: int) -> tuple[bytes, ...]:
+    """Proof that the first `old` leaves are a prefix of the tree over `leaves`."""
+    return _gathered(leaves, consistency_ranges(old, len(leaves)))
 
 
 def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes) -> None:
@@ -122,26 +194,6 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
         node, last = node >> 1, last >> 1
     if last or found != root:
         raise Refused("log.tampered", f"leaf {index} is not in the tree of {size} leaves that was signed")
-
-
-def consistency_proof(leaves: Sequence[bytes], old: int) -> tuple[bytes, ...]:
-    """Proof that the first `old` leaves are a prefix of the tree over `leaves` (RFC 6962 section 2.1.2)."""
-    if not 0 <= old <= len(leaves):
-        raise LocalProtocolError("log.tampered", f"a tree of {len(leaves)} leaves has no prefix of {old}")
-    if old in (0, len(leaves)):
-        return ()
-    low, high, whole, path = 0, len(leaves), True, []
-    while old != high:
-        middle = low + _split(high - low)
-        if old <= middle:
-            path.append(root_of(leaves[middle:high]))
-            high = middle
-        else:
-            path.append(root_of(leaves[low:middle]))
-            low, whole = middle, False
-    if not whole:
-        path.append(root_of(leaves[low:high]))
-    return tuple(reversed(path))
 
 
 def verify_consistency(old: int, new: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> None:

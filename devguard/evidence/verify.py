@@ -1,8 +1,9 @@
 """Verification of a whole log with the station's public key alone. Writes nothing.
 
 Every byte of every file in the folder is covered: frames by checksum and form, records by the RFC 6962 root in the
-signed checkpoint, segment heads by the computed frontier, the notes by their signature. When something does not
-hold, the seals inside the records say which record is the first that the station did not sign as it stands.
+signed head, segment headers by the computed frontier, the head by its signature, what lies around it by what a crash
+can leave. When something does not hold, the seals inside the records say which record is the first that the station
+did not sign as it stands. One signature is checked where all is well; the rest is hashing.
 """
 
 from __future__ import annotations
@@ -15,19 +16,17 @@ from typing import Final
 from devguard.cose.keys import CoseKey
 from devguard.errors import Refused
 from devguard.evidence import files
-from devguard.evidence.checkpoint import (
-    Checkpoint,
-    check_station_key,
-    open_checkpoint,
-    parse_text,
-    read_note,
-    verify_ed25519,
-)
-from devguard.evidence.record import Entry, Record, seal_text
-from devguard.evidence.scan import Broken, Walk, interrupted_append
-from devguard.evidence.tree import inclusion_proof, leaf_hash, verify_inclusion
+from devguard.evidence.checkpoint import Checkpoint, check_station_key, origin_of
+from devguard.evidence.ending import Ending, Rest, find_end, holds, opener, start
+from devguard.evidence.frame import Broken, NoHead
+from devguard.evidence.heads import Snapshot
+from devguard.evidence.record import FORMAT_2, sealed_text
+from devguard.evidence.scan import Walk
+from devguard.evidence.standing import Standing, resolve
+from devguard.evidence.tree import MAX_SIZE
 
 _CODE: Final = "log.tampered"
+_CHANGED: Final = "it is not the one that was signed"
 _WINDOW: Final = 256
 
 
@@ -39,6 +38,7 @@ class LogReport:
     """
 
     checkpoint: Checkpoint
+    note: bytes
     segments: int
     first_time: int | None
     last_time: int | None
@@ -50,130 +50,116 @@ class LogReport:
         return self.checkpoint.size
 
 
-@dataclass(frozen=True, slots=True)
-class RecordProof:
-    """A record, its place, and the audit path to the root of a signed checkpoint."""
-
-    index: int
-    leaf: bytes
-    record: Record
-    path: tuple[bytes, ...]
-    checkpoint_note: bytes
-
-    def verify(self, key: CoseKey) -> Checkpoint:
-        """The checkpoint that covers the record, after note and path held; raises `log.tampered`."""
-        checkpoint = open_checkpoint(self.checkpoint_note, key)
-        verify_inclusion(leaf_hash(self.leaf), self.index, checkpoint.size, self.path, checkpoint.root)
-        return checkpoint
-
-
-def verify_log(folder: Path, key: CoseKey, *, earlier: Checkpoint | None = None) -> LogReport:
+def verify_log(folder: Path, key: CoseKey, *, earlier: tuple[Checkpoint, ...] = ()) -> LogReport:
     """Check every file of the log in `folder` against the station's public key.
 
-    `earlier` is a checkpoint kept elsewhere; the log must continue it. Raises `log.tampered` or `log.truncated`
+    `earlier`: checkpoints kept elsewhere; the log must continue each. Raises `log.tampered` or `log.truncated`
     (`Refused` or `Malformed`) naming the first bad record, `Refused("log.missing")`, `LinkError("file.unreadable")`.
     """
     check_station_key(key)
-    found = _snapshot(folder)
-    head = open_checkpoint(found.checkpoint or b"", key, alone=True)
-    _check_longer(head, earlier)
-    walk = Walk(folder, found.sizes)
-    ends: list[Entry] = []
+    found, standing = _stand(folder, key)
     try:
-        for entry in walk.entries(head.size):
-            ends = [ends[0] if ends else entry, entry]
-            _check_earlier(walk, earlier)
-        if walk.frontier.root() != head.root:
-            raise Broken(_CODE, max(head.size - 1, 0), "it is not the one that was signed")
+        ending = _walked(folder, found, standing, key, earlier)
     except Broken as error:
-        raise _first_bad(folder, found, head, key, error) from None
-    following = interrupted_append(found.pending, walk.leftover(), head, key)
-    times = (ends[0].record.time, ends[1].record.time) if ends else (None, None)
-    return LogReport(head, len(found.sizes), times[0], times[1], following is not None or found.pending is not None)
+        raise _first_bad(folder, standing, key, error) from None
+    interrupted = standing.untidy or standing.started is not None or ending.rest is not Rest.NOTHING
+    walk, head = ending.walk, ending.head
+    return LogReport(head.checkpoint, head.note, len(standing.sizes), walk.first, walk.last, interrupted)
 
 
 def claimed_origin(folder: Path) -> str:
     """Whose log the one in `folder` says it is: for finding the key to verify it with. Nothing is judged by it.
 
-    Raises as `verify_log` for a checkpoint that is missing or none.
+    Raises as `verify_log` for a head that is missing or none.
     """
-    return parse_text(read_note(_snapshot(folder).checkpoint or b"").text).origin
+    return _stand(folder, None)[1].heads[0].checkpoint.origin
 
 
-def _snapshot(folder: Path) -> files.Snapshot:
+def _stand(folder: Path, key: CoseKey | None) -> tuple[Snapshot, Standing]:
     with files.locked(folder, exclusive=False) as at:
         found = files.snapshot(at)
-    if found.checkpoint is None:
-        if found.sizes:
-            raise Broken(_CODE, 0, "the checkpoint is missing, so no record is proven")
+    try:
+        standing = resolve(found, opener(key))
+    except NoHead as error:
+        raise error if key is None else _headless(folder, found, key, error) from None
+    if standing is None:
         raise Refused("log.missing", f"there is no evidence log in {folder}")
-    return found
+    return found, standing
 
 
-def _check_earlier(walk: Walk, earlier: Checkpoint | None) -> None:
-    if earlier is not None and walk.frontier.size == earlier.size and walk.frontier.root() != earlier.root:
-        raise Refused(_CODE, f"the first {earlier.size} records are not those of the earlier checkpoint")
+def _walked(folder: Path, found: Snapshot, standing: Standing, key: CoseKey, earlier: tuple[Checkpoint, ...]) -> Ending:
+    """The end of the log, everything before it compared with the head and with what was kept elsewhere."""
+    walk, head = start(folder, standing), standing.heads[0]
+    roots = _roots_wanted(head.checkpoint, earlier)
+    _compare(walk, roots)
+    for _ in walk.entries(head.size):
+        _compare(walk, roots)
+    if walk.frontier.root() != head.checkpoint.root:
+        raise Broken(_CODE, max(head.size - 1, 0), _CHANGED)
+    ending = find_end(walk, standing, found, key)
+    if ending.head is not head:
+        _compare(ending.walk, roots)
+    if (short := max(roots, default=0)) > ending.head.size:
+        size = ending.head.size
+        raise Refused("log.truncated", f"record {size}: an earlier checkpoint had {short} records")
+    return ending
 
 
-def _check_longer(head: Checkpoint, earlier: Checkpoint | None) -> None:
-    if earlier is None:
-        return
-    if earlier.origin != head.origin:
-        raise Refused(_CODE, f"the earlier checkpoint is of the log {earlier.origin!r}, not of {head.origin!r}")
-    if earlier.size > head.size:
-        raise Refused("log.truncated", f"record {head.size}: an earlier checkpoint had {earlier.size} records")
+def _roots_wanted(head: Checkpoint, earlier: tuple[Checkpoint, ...]) -> dict[int, bytes]:
+    """Root by size, of the checkpoints kept elsewhere."""
+    roots: dict[int, bytes] = {}
+    for one in earlier:
+        if one.origin != head.origin:
+            raise Refused(_CODE, f"the earlier checkpoint is of the log {one.origin!r}, not of {head.origin!r}")
+        if roots.setdefault(one.size, one.root) != one.root:
+            raise Refused(_CODE, f"two of the earlier checkpoints are of {one.size} records and differ")
+    return roots
 
 
-def _first_bad(folder: Path, found: files.Snapshot, head: Checkpoint, key: CoseKey, error: Broken) -> Broken:
+def _compare(walk: Walk, roots: dict[int, bytes]) -> None:
+    wanted = roots.get(walk.frontier.size)
+    if wanted is not None and walk.frontier.root() != wanted:
+        size = walk.frontier.size
+        raise Refused(_CODE, f"the first {size} records are not those of the earlier checkpoint")
+
+
+def _first_bad(folder: Path, standing: Standing, key: CoseKey, error: Broken) -> Broken:
     """`error`, or the same for an earlier record when a seal shows that one was changed."""
+    head = standing.heads[0].checkpoint
+    index = _first_unsealed(start(folder, standing), head.origin, head.size, key)[0]
+    return error if index is None or index >= error.index else Broken(_CODE, index, _CHANGED)
+
+
+def _headless(folder: Path, found: Snapshot, key: CoseKey, error: NoHead) -> Broken:
+    """`error`, at the first record that the seals do not vouch for either."""
+    walk = Walk(folder, found.sizes, carriers=frozenset(found.sizes))
+    index, seen = _first_unsealed(walk, origin_of(key), MAX_SIZE, key)
+    return Broken(_CODE, seen, error.reason) if index is None else Broken(_CODE, index, _CHANGED)
+
+
+def _first_unsealed(walk: Walk, origin: str, end: int, key: CoseKey) -> tuple[int | None, int]:
+    """(the first record that a seal proves changed, None where all hold; how many records can be read)."""
     window: list[tuple[int, bytes, bytes]] = []
-    for seal in _seals(Walk(folder, found.sizes), head.size):
+    for seal in _seals(walk, origin, end):
         window.append(seal)
         if len(window) == _WINDOW:
-            if not _holds(key, head.origin, window[-1]):
+            if not holds(key, *window[-1][1:]):
                 break
             window.clear()
-    for index, signature, root in window:
-        if not _holds(key, head.origin, (index, signature, root)):
-            # The seal of a record covers those before it: the last of them is the first that is not proven.
-            return Broken(_CODE, max(index - 1, 0), "it is not the one that was signed")
-    return error
+    for index, text, seal_bytes in window:
+        if not holds(key, text, seal_bytes):
+            return index, walk.frontier.size
+    return None, walk.frontier.size
 
 
-def _seals(walk: Walk, end: int) -> Iterator[tuple[int, bytes, bytes]]:
-    """(index, seal, root of the records before it) of every entry that can be read."""
+def _seals(walk: Walk, origin: str, end: int) -> Iterator[tuple[int, bytes, bytes]]:
+    """(first record it proves wrong, what it is over, seal) of every entry that can be read."""
     root = walk.frontier.root()
     try:
         for entry in walk.entries(end):
-            yield entry.index, entry.seal, root
+            # In format 1 the seal covers the records before it: the last of them is the first that is not proven.
+            index = entry.index if entry.version == FORMAT_2 else max(entry.index - 1, 0)
+            yield index, sealed_text(origin, entry, root), entry.seal
             root = walk.frontier.root()
     except Broken:
         return
-
-
-def _holds(key: CoseKey, origin: str, sealed: tuple[int, bytes, bytes]) -> bool:
-    index, signature, root = sealed
-    try:
-        verify_ed25519(key, seal_text(origin, index, root), signature, "seal")
-    except Refused:
-        return False
-    return True
-
-
-def prove_record(folder: Path, key: CoseKey, index: int) -> RecordProof:
-    """Proof that record `index` is in the log, to be checked elsewhere with the public key alone.
-
-    Verifies the whole log first and raises as `verify_log`; `Refused("log.truncated")` for an index beyond its end.
-    """
-    size = verify_log(folder, key).records
-    found = _snapshot(folder)
-    if not 0 <= index < size:
-        raise Refused("log.truncated", f"record {index} was asked for, the log has {size}")
-    head = open_checkpoint(found.checkpoint or b"", key, alone=True)
-    walk = Walk(folder, found.sizes)
-    leaves: list[bytes] = []
-    for entry in walk.entries(head.size):
-        leaves.append(leaf_hash(walk.leaf))
-        if entry.index == index:
-            leaf, record = walk.leaf, entry.record
-    return RecordProof(index, leaf, record, inclusion_proof(leaves, index), found.checkpoint or b"")

@@ -14,12 +14,12 @@ from devguard.cose.algorithms import Algorithm
 from devguard.custody.memory import MemorySigner
 from devguard.errors import DevguardError, LinkError, Refused
 from devguard.evidence import files
-from devguard.evidence.frame import SEGMENT_SIZE, segment_name
+from devguard.evidence.frame import LEAD, SEGMENT_SIZE, segment_name
 from devguard.evidence.log import EvidenceLog, read_records
-from devguard.evidence.record import Record
+from devguard.evidence.record import SET_BACK, TIME_TOLERANCE, Record
 from devguard.evidence.verify import verify_log
+from evidence_support import STATION, contents, frames_of, record
 
-STATION = MemorySigner.from_seed(Algorithm.ED25519, b"station".ljust(32, b"."))
 ROOT = Path(__file__).resolve().parents[2]
 CHILD = """
 import sys
@@ -34,11 +34,6 @@ for number in range(int(sys.argv[2])):
     index = log.append(Record(time=number, actor=sys.argv[3], action="test.append", request=str(number)))
     print(index, flush=True)
 """
-
-
-def record(number: int = 0, **fields: object) -> Record:
-    given = {"time": 1000 + number, "actor": "Tess", "action": "test.append", "request": f"r-{number}", **fields}
-    return Record(**given)  # type: ignore[arg-type] # keywords of the test
 
 
 def start(folder: Path, count: int, actor: str) -> subprocess.Popen[str]:
@@ -63,7 +58,7 @@ def test_what_was_appended_is_read_back_in_order(tmp_path: Path) -> None:
 def test_files_are_private_and_no_others_remain(tmp_path: Path) -> None:
     folder = tmp_path / "evidence"
     EvidenceLog.open(folder, STATION).append(record())
-    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint", "segment-000001.log"]
+    assert [path.name for path in folder.iterdir()] == ["segment-000001.log"]
     assert folder.stat().st_mode & 0o077 == 0
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
 
@@ -80,7 +75,7 @@ def test_segments_roll_and_open_reads_the_last_alone(tmp_path: Path) -> None:
         log.append(record(number))
     segments = sorted(tmp_path.glob("segment-*"))
     assert len(segments) > 5
-    assert all(path.stat().st_size <= 600 for path in segments)
+    assert all(path.stat().st_size <= LEAD + 600 for path in segments)
     assert verify_log(tmp_path, STATION.key).segments == len(segments)
     segments[0].chmod(0o600)
     segments[0].write_bytes(b"x" * segments[0].stat().st_size)  # damage that only verify can see
@@ -138,83 +133,120 @@ def test_kill_at_any_moment_loses_nothing_that_was_acknowledged(tmp_path: Path, 
     assert not report.interrupted
 
 
-class Stop(BaseException):
-    """Stands for the power going off: nothing in the product catches it."""
+CALLS = ("open", "pwrite", "fsync", "ftruncate")
 
 
+def failing(
+    patch: pytest.MonkeyPatch, call: str, number: int, *, short: int | None = None, code: int = 28
+) -> list[int]:
+    """Let call `number` of that name fail, a write after `short` bytes; counts in the list that is returned."""
+    real, seen = getattr(os, call), [0]
+
+    def fail(*args: object, **named: object) -> object:
+        seen[0] += 1
+        if seen[0] == number:
+            if short is not None:
+                real(args[0], args[1][:short], args[2])  # type: ignore[index] # a write that got so far
+            raise OSError(code, "No space left on device")
+        return real(*args, **named)
+
+    patch.setattr(os, call, fail)
+    return seen
+
+
+def appends(log: EvidenceLog, one: Record) -> bool:
+    """Whether the record was taken; when not, the log has not moved."""
+    size = log.size
+    try:
+        log.append(one)
+    except LinkError as error:
+        if error.code not in ("log.full", "file.unreadable") or log.size != size:
+            raise
+        return False
+    return True
+
+
+@pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("size", [200, 10_000], ids=["new segment", "same segment"])
-@pytest.mark.parametrize("records", [0, 3])
-def test_power_cut_after_every_byte_of_an_append(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: int, size: int
+def test_whatever_fails_in_an_append_keeps_nothing_of_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, size: int
 ) -> None:
-    """Cut the append at every write, leaving every possible prefix of its bytes; then verify, open, verify."""
-    real_pwrite, real_rename = os.pwrite, os.rename
-    cut = 0
-    while True:
-        folder = tmp_path / str(cut)
-        log = EvidenceLog.open(folder, STATION, segment_size=size)
-        for number in range(records):
-            log.append(record(number))
-        budget = [cut]
-
-        def pwrite(descriptor: int, data: bytes, offset: int, budget: list[int] = budget) -> int:
-            if budget[0] < len(data):
-                real_pwrite(descriptor, data[: budget[0]], offset)
-                raise Stop
-            budget[0] -= len(data)
-            return real_pwrite(descriptor, data, offset)
-
-        def rename(*args: object, budget: list[int] = budget, **kwargs: object) -> None:
-            if budget[0] < 1:
-                raise Stop
-            budget[0] -= 1
-            real_rename(*args, **kwargs)  # type: ignore[arg-type] # passed through
-
-        monkeypatch.setattr(os, "pwrite", pwrite)
-        monkeypatch.setattr(os, "rename", rename)
-        try:
-            log.append(record(99))
-            done = True
-        except Stop:
-            done = False
-        monkeypatch.undo()
-        assert verify_log(folder, STATION.key).records == records + done
-        again = EvidenceLog.open(folder, STATION, clock=lambda: 5000, segment_size=size)
-        kept = list(again)
-        assert kept[:records] == [record(number) for number in range(records)]
-        assert len(kept) in (records, records + 1)
-        if len(kept) > records and kept[records] != record(99):
-            assert (kept[records].action, kept[records].time) == ("evidence.recover", 5000)
-        again.append(record(100))
-        report = verify_log(folder, STATION.key)
-        assert not report.interrupted
-        assert sorted(path.name for path in folder.iterdir() if not path.name.startswith("segment")) == ["checkpoint"]
-        if done:
-            break
-        cut += 1 if cut < 2 else 23
-    assert cut > 100
+    """A disk that is full, or broken, at every system call of an append: the log is as it was, and goes on."""
+    for number in range(1, 20):
+        for short in (None, 0, 10) if call == "pwrite" else (None,):
+            folder = tmp_path / f"{number}-{short}"
+            log = EvidenceLog.open(folder, STATION, segment_size=size)
+            log.append(record(0))
+            with monkeypatch.context() as patch:
+                seen = failing(patch, call, number, short=short)
+                done = appends(log, record(1))
+            assert verify_log(folder, STATION.key).records == 1 + done
+            assert log.append(record(2)) == 1 + done
+            assert EvidenceLog.open(folder, STATION).append(record(3)) == 2 + done
+            report = verify_log(folder, STATION.key)
+            assert (report.records, report.interrupted) == (3 + done, False)
+            assert [one.request for one in read_records(folder)] == ["r-0", *(["r-1"] * done), "r-2", "r-3"]
+        if seen[0] < number:
+            return
+    pytest.fail("an append makes more calls than this test lets fail")
 
 
-@pytest.mark.parametrize("step", ["write_file", "write_at", "replace"])
-def test_a_full_disk_keeps_nothing_of_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_an_append_waits_for_the_disk_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = EvidenceLog.open(tmp_path, STATION)
     log.append(record(0))
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    real = getattr(files, step)
+    seen = failing(monkeypatch, "fsync", 0)
+    for number in range(1, 6):
+        log.append(record(number))
+    assert seen == [5]
 
-    def fail(*args: object) -> None:
-        if step == "write_at":
-            real(*args[:3], args[3][:10])  # type: ignore[index] # a write that got ten bytes far
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, step, fail)
-    with pytest.raises(LinkError) as caught:
-        log.append(record(1))
-    monkeypatch.undo()
-    assert caught.value.code == "log.full"
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
-    assert log.append(record(1)) == 1
-    assert verify_log(tmp_path, STATION.key).records == 2
+def test_a_full_disk_gives_up_the_reserve_before_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, reserve = tmp_path / "evidence", tmp_path / "evidence.reserve"
+    log = EvidenceLog.open(folder, STATION)
+    log.reserve()
+    assert reserve.stat().st_size == files.RESERVE_SIZE
+    assert reserve.stat().st_mode & 0o077 == 0
+    log.reserve()
+    with monkeypatch.context() as patch:
+        failing(patch, "pwrite", 1)
+        log.append(record(0))
+    assert not reserve.exists()
+    with monkeypatch.context() as patch:
+        failing(patch, "pwrite", 1)
+        with pytest.raises(LinkError, match=r"log\.full"):
+            log.append(record(1))
+        failing(patch, "pwrite", 1, short=100)
+        with pytest.raises(LinkError, match=r"log\.full"):
+            log.reserve()
+    assert not reserve.exists()
+    log.reserve()
+    with monkeypatch.context() as patch:
+        failing(patch, "pwrite", 1, code=5)  # a broken disk is not a full one: the reserve is no help
+        with pytest.raises(LinkError, match=r"log\.full"):
+            log.append(record(1))
+    assert reserve.exists()
+    assert verify_log(folder, STATION.key).records == 1
+
+
+def test_time_goes_back_by_ten_minutes_at_most(tmp_path: Path) -> None:
+    log = EvidenceLog.open(tmp_path, STATION, segment_size=400)
+    log.append(record(0, time=10_000))
+    log.append(record(1, time=10_000 - TIME_TOLERANCE))
+    for again in (log, EvidenceLog.open(tmp_path, STATION)):
+        with pytest.raises(Refused, match=r"clock\.rollback"):
+            again.append(record(2, time=10_000 - TIME_TOLERANCE - 1))
+    assert (log.size, log.latest) == (2, 10_000)
+    log.append(record(2, time=500, details={SET_BACK: "10000"}))
+    assert log.latest == 500
+    log.append(record(3, time=510))
+    assert verify_log(tmp_path, STATION.key).last_time == 510
+    log.append(record(4, time=20_000))
+    assert EvidenceLog.open(tmp_path, STATION).latest == 20_000
+    # A clock that was set back does not keep a crash from being settled.
+    segment = max(tmp_path.iterdir())
+    segment.write_bytes(segment.read_bytes() + bytes(100))
+    settled = EvidenceLog.open(tmp_path, STATION, clock=lambda: 7)
+    assert [(one.action, one.time) for one in settled][-1] == ("evidence.recover", 20_000)
 
 
 def test_an_unwritable_folder_is_log_full(tmp_path: Path) -> None:
@@ -228,56 +260,74 @@ def test_bytes_that_no_crash_explains_are_not_signed_over(tmp_path: Path) -> Non
     log.append(record(0))
     segment = tmp_path / segment_name(1)
     whole = segment.read_bytes()
-    segment.write_bytes(whole + b"extra")
-    for action in (lambda: EvidenceLog.open(tmp_path, STATION), lambda: log.append(record(1))):
-        with pytest.raises(Refused, match=r"log\.tampered"):
-            action()
-    assert segment.read_bytes() == whole + b"extra"
+    for extra in (b"extra", frames_of(whole)[-1], bytes(20), bytes(300_000)):
+        segment.write_bytes(whole + extra)
+        for action in (lambda: EvidenceLog.open(tmp_path, STATION), lambda: log.append(record(1))):
+            with pytest.raises(Refused, match=r"log\.tampered"):
+                action()
+        assert segment.read_bytes() == whole + extra
 
 
 def test_a_log_set_back_or_cut_refuses_to_grow(tmp_path: Path) -> None:
-    log = EvidenceLog.open(tmp_path, STATION)
+    log, segment = EvidenceLog.open(tmp_path, STATION), tmp_path / segment_name(1)
     log.append(record(0))
-    old = (tmp_path / "checkpoint").read_bytes(), (tmp_path / segment_name(1)).read_bytes()
+    old = segment.read_bytes()
     log.append(record(1))
-    new = (tmp_path / segment_name(1)).read_bytes()
-    (tmp_path / segment_name(1)).write_bytes(old[1])
+    new = segment.read_bytes()
+    segment.write_bytes(new[: len(old)])  # the last record cut off, the head as it is
     for action in (lambda: EvidenceLog.open(tmp_path, STATION), lambda: log.append(record(2))):
         with pytest.raises(Refused, match=r"log\.truncated"):
             action()
-    (tmp_path / "checkpoint").write_bytes(old[0])  # both set back: this object still remembers
+    segment.write_bytes(old)  # the head set back with it: this object still remembers
     with pytest.raises(Refused, match=r"log\.truncated"):
         log.append(record(2))
-    (tmp_path / segment_name(1)).write_bytes(new)
-    with pytest.raises(DevguardError, match=r"log\."):
-        EvidenceLog.open(tmp_path, STATION)
-    (tmp_path / "checkpoint").unlink()
+    segment.write_bytes(old[:LEAD])
+    with pytest.raises(Refused, match=r"log\.truncated"):
+        log.append(record(2))
+    segment.write_bytes(new[:4096] + bytes(8192) + new[LEAD:])  # no head at all
     with pytest.raises(DevguardError, match=r"log\.tampered"):
+        EvidenceLog.open(tmp_path, STATION)
+    segment.unlink()
+    with pytest.raises(Refused, match=r"log\.truncated"):
+        log.append(record(2))
+
+
+def test_an_older_head_over_newer_records_takes_none_of_them_away(tmp_path: Path) -> None:
+    """The head of one record earlier is what a crash leaves, so the record behind it stays; more are tampering."""
+    log, segment = EvidenceLog.open(tmp_path, STATION), tmp_path / segment_name(1)
+    heads = []
+    for number in range(3):
+        log.append(record(number))
+        heads.append(segment.read_bytes()[4096:LEAD])
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[:4096] + heads[1] + whole[LEAD:])
+    assert verify_log(tmp_path, STATION.key).interrupted
+    assert EvidenceLog.open(tmp_path, STATION).size == 3
+    assert segment.read_bytes() == whole
+    segment.write_bytes(whole[:4096] + heads[0] + whole[LEAD:])
+    with pytest.raises(Refused, match=r"log\.tampered: record 1"):
         EvidenceLog.open(tmp_path, STATION)
 
 
 def test_a_failed_look_leaves_no_unproven_record_in_the_tree(tmp_path: Path) -> None:
-    log = EvidenceLog.open(tmp_path, STATION)
+    folder = tmp_path / "log"
+    log, segment = EvidenceLog.open(folder, STATION), folder / segment_name(1)
     log.append(record(0))
-    old = (tmp_path / "checkpoint").read_bytes()
-    EvidenceLog.open(tmp_path, STATION).append(record(1))
-    segment = tmp_path / segment_name(1)
-    new, honest = (tmp_path / "checkpoint").read_bytes(), segment.read_bytes()
-    forged = tmp_path.parent / f"{tmp_path.name}-forged"
-    other = EvidenceLog.open(forged, STATION)
+    EvidenceLog.open(folder, STATION).append(record(1))
+    honest = segment.read_bytes()
+    other = EvidenceLog.open(tmp_path / "forged", STATION)
     for number in (0, 666):
         other.append(record(number))
-    segment.write_bytes((forged / segment_name(1)).read_bytes())
-    with pytest.raises(Refused, match=r"log\.tampered"):
-        log.append(record(2))
-    (tmp_path / "checkpoint").write_bytes(old)
-    with pytest.raises(Refused, match=r"log\.tampered"):
-        log.append(record(2))
+    forged = (tmp_path / "forged" / segment_name(1)).read_bytes()
+    segment.write_bytes(honest[:LEAD] + forged[LEAD:])
+    for _ in range(2):
+        with pytest.raises(Refused, match=r"log\.tampered"):
+            log.append(record(2))
     assert log.size == 1
-    (tmp_path / "checkpoint").write_bytes(new)
     segment.write_bytes(honest)
     assert log.append(record(2)) == 2
-    assert verify_log(tmp_path, STATION.key).records == 3
+    assert verify_log(folder, STATION.key).records == 3
+    assert list(contents(folder)) == [segment_name(1)]
 
 
 def test_links_and_strangers_in_the_folder_refuse(tmp_path: Path) -> None:
