@@ -22,7 +22,7 @@ from devguard.cose.roles import TRUST_ROLES
 from devguard.device.layout import Mark
 from devguard.errors import CODES
 from devguard.evidence.checkpoint import parse_text, read_note
-from devguard.evidence.record import DigestOf
+from devguard.evidence.record import DigestOf, Statement
 from devguard.grant import credential, scope
 from devguard.link.frames import Kind, decode_announcement, decode_frame
 from devguard.manifest.suit import Parameter
@@ -161,7 +161,7 @@ def test_what_does_not_exist_is_noticed() -> None:
 
 
 # Dotted words of pages that are no refusal codes: functions, files, actions of evidence records, flags of a report.
-OTHER = {"wire.decode", "checkpoint.next", "release.push", "version.older", "ceremony.txt",
+OTHER = {"wire.decode", "checkpoint.next", "release.push", "version.older", "device.log", "ceremony.txt",
          "ceremony.sig"}  # fmt: skip
 
 
@@ -202,10 +202,12 @@ PLAIN = [Parameter.IMAGE_DIGEST, Parameter.IMAGE_SIZE, Parameter.URI, Parameter.
         ("edhoc-profile.md", ExporterLabel),
         ("link.md", Kind),
         ("evidence.md", DigestOf),
+        ("evidence.md", Statement),
         ("flash-and-boot.md", Mark),
         ("conversation.md", Verb),
     ],
     ids=["trust", "trust-entry", "trust-roles", "grant", "credential", "envelope", "exporter", "link", "evidence",
+         "statements",
          "marks", "verbs"],
 )  # fmt: skip
 def test_label_tables_say_what_the_code_says(page: str, members: list[enum.IntEnum]) -> None:

@@ -1,23 +1,36 @@
-"""`devguard evidence show|verify`: what happened here, and whether the record of it still holds."""
+"""`devguard evidence show|checkpoint|prove`: what happened here, and what of it is carried away."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from devguard.cli.context import Command, Invocation
+from devguard.cli.evidence_keys import (
+    evidence_folder,
+    key_option,
+    log_in,
+    note_in,
+    read_text,
+    station_of,
+    trust_option,
+    written,
+)
+from devguard.cli.evidence_verify import verify
+from devguard.cli.evidence_witness import compare, witness
 from devguard.cli.times import iso
 from devguard.errors import Refused
-
-if TYPE_CHECKING:
-    from devguard.trust.document import KeyEntry, TrustDocument
 
 
 @click.group()
 def evidence() -> None:
-    """Show and verify the evidence log."""
+    """Show, verify and prove the evidence log; cosign and compare those of others."""
+
+
+evidence.add_command(verify)
+evidence.add_command(witness)
+evidence.add_command(compare)
 
 
 @evidence.command("show", cls=Command)
@@ -29,7 +42,7 @@ def show(invocation: Invocation, last: int) -> None:
 
     from devguard.evidence.log import read_records
 
-    folder = _folder(invocation)
+    folder = evidence_folder(invocation)
     records = list(deque(enumerate(read_records(folder)), maxlen=last))
     data = [{"index": index, **record.to_json()} for index, record in records]
     lines = [
@@ -40,95 +53,96 @@ def show(invocation: Invocation, last: int) -> None:
     invocation.result({"records": data}, "\n".join(lines))
 
 
-@evidence.command("verify", cls=Command)
-@click.option("--key", "reference", metavar="KEY", help="The station's key or its public export (default: the home's).")
-@click.option(
-    "--trust",
-    "trust_file",
-    type=click.Path(path_type=Path),
-    help="The station's key has to be one this trust document lists; with it, no key need be here.",
-)
+@evidence.command("checkpoint", cls=Command)
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write it to this file (default: show it).")
+@key_option
+@trust_option
 @click.pass_obj
-def verify(invocation: Invocation, reference: str | None, trust_file: Path | None) -> None:
-    """Verify the whole log: every record, every file, the signed checkpoint. Writes nothing.
+def checkpoint(invocation: Invocation, out: Path | None, reference: str | None, trust_file: Path | None) -> None:
+    """Verify the log and write its signed head, to be kept where nobody of this station can change it.
 
-    Whose log it is, the key says: this home's own, the one given, or with --trust whichever of the document's station
-    keys the checkpoint names. For the log of another station: a copy of its evidence/ in a folder, as --home.
+    Anybody who has it finds out later whether the log was shortened, forked or put back: see `verify --earlier`,
+    `witness` and `compare`.
     """
-    from devguard.evidence.verify import verify_log
+    from devguard.evidence.verify import claimed_origin, verify_log
 
-    folder = _folder(invocation)
-    station = None if trust_file is None else _station(invocation, folder, trust_file)
-    if station is None or reference is not None:
-        # A file "station" in the folder one happens to be in is not this station's key.
-        key = invocation.home.key_info(reference or str(invocation.home.station_public())).key
-    else:
-        key = station[1].key
-    if station is not None and key != station[1].key:
-        raise Refused("key.unknown", "the trust document lists another station's key for this log than the one given")
-    report = verify_log(folder, key)
-    if reference is None:
-        _remembered(invocation, report.records)
+    folder = evidence_folder(invocation)
+    station = station_of(invocation, lambda: claimed_origin(folder), reference, trust_file)
+    report = verify_log(folder, station.key)
+    if out is not None:
+        written(out, report.note)
     head = report.checkpoint
-    data: dict[str, Any] = {
-        "ok": True,
-        "records": report.records,
-        "root": head.root.hex(),
-        "origin": head.origin,
-        "first": None if report.first_time is None else iso(report.first_time),
-        "last": None if report.last_time is None else iso(report.last_time),
-        "interrupted": report.interrupted,
-        "station": None if station is None else {"person": station[1].person, "trust_version": station[0].version},
-    }
-    text = f"good: {report.records} records, root {head.root.hex()}, checkpoint by {head.origin}"
-    if station is not None:
-        text += f"\nstation {station[1].person}, as trust document version {station[0].version} lists it"
-    if report.interrupted:
-        text += "\na writer was cut off before its record counted; the next record settles that"
-    invocation.result(data, text)
+    data = {"origin": head.origin, "records": head.size, "root": head.root.hex(), "file": str(out) if out else None}
+    text = report.note.decode().rstrip("\n")
+    if out is not None:
+        text = f"{out}: {head.size} records of {head.origin}, root {head.root.hex()}\nkeep it away from this station"
+    invocation.result({**data, "note": report.note.decode()}, text)
 
 
-def _station(invocation: Invocation, folder: Path, trust_file: Path) -> tuple[TrustDocument, KeyEntry]:
-    """The trust document, and the key of role station that the log's checkpoint names; what it signed is not judged.
+@evidence.command("prove", cls=Command)
+@click.argument("index", required=False, type=click.IntRange(0))
+@click.option("--request", help="Prove every record of this command or session instead.")
+@click.option("--since", type=click.Path(path_type=Path), help="Prove that the log continues this checkpoint instead.")
+@click.option(
+    "--checkpoint", "against", type=click.Path(path_type=Path), help="Prove against this cosigned checkpoint."
+)
+@click.option("--log", "log_folder", type=click.Path(path_type=Path), help="The log (default: the home's).")
+@click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="File; a folder for several proofs.")
+@key_option
+@trust_option
+@click.pass_obj
+def prove(
+    invocation: Invocation,
+    index: int | None,
+    request: str | None,
+    since: Path | None,
+    against: Path | None,
+    log_folder: Path | None,
+    out: Path,
+    reference: str | None,
+    trust_file: Path | None,
+) -> None:
+    """Write a proof that anybody can verify later with the station's public key alone: `evidence verify FILE`.
 
-    Raises `Refused`: `key.unknown`, `key.revoked`, `key.expired`, and the codes of the document and its time.
+    INDEX is a record's number, as `show` prints it. The proof holds the record and what leads from it to a signed
+    checkpoint; with --checkpoint also the cosignatures of the witnesses on it.
     """
-    from devguard.cose.roles import RoleName
-    from devguard.evidence.checkpoint import origin_of
+    from devguard.evidence.prove import of_request, prove_records, prove_since
     from devguard.evidence.verify import claimed_origin
-    from devguard.trust.document import check_time
 
-    document, now = invocation.home.trust(trust_file), invocation.now()
-    check_time(document, now)
-    origin = claimed_origin(folder)
-    role = document.role(RoleName.STATION)
-    entry = next((one for one in role.keys if origin_of(one.key) == origin), None) if role is not None else None
-    if entry is None:
-        raise Refused("key.unknown", f"the trust document lists no station key of the log {origin[:64]!r}")
-    if document.is_revoked(entry.thumbprint):
-        raise Refused("key.revoked", f"the key of station {entry.person} is revoked: its log proves nothing any more")
-    if not entry.valid_at(now):
-        raise Refused("key.expired", f"the key of station {entry.person} is outside its validity")
-    return document, entry
-
-
-def _remembered(invocation: Invocation, records: int) -> None:
-    """A log that was removed and begun anew is whole in itself: only the station's memory tells."""
-    from devguard.cli.memory import peek
-
-    memory = peek(invocation.home)
-    if memory is not None and memory.records > records:
-        raise Refused(
-            "log.truncated",
-            f"record {records}: the station remembers {memory.records} records or more, it has {records}",
-        )
+    if sum(one is not None for one in (index, request, since)) != 1:
+        raise click.UsageError("one of INDEX, --request and --since says what to prove")
+    folder = evidence_folder(invocation) if log_folder is None else log_in(log_folder)
+    station = station_of(invocation, lambda: claimed_origin(folder), reference, trust_file)
+    note = None if against is None else note_in(read_text(against))
+    if since is not None:
+        proof = prove_since(folder, station.key, note_in(read_text(since)), note=note)
+        older, newer = proof.verify(station.key)
+        written(out, proof.encode())
+        data = {"files": [str(out)], "older": older.size, "records": newer.size, "origin": newer.origin}
+        invocation.result(data, f"{out}: the log of {newer.size} records continues the one of {older.size}")
+        return
+    indexes = (index,) if index is not None else of_request(folder, request or "")
+    if not indexes:
+        raise Refused("log.unproven", f"no record carries the request id {request}")
+    proofs = prove_records(folder, station.key, indexes, note=note)
+    files = _files(out, indexes)
+    for path, one in zip(files, proofs, strict=True):
+        written(path, one.encode())
+    size = proofs[0].verify(station.key)[1].size
+    data = {"files": [str(path) for path in files], "indexes": list(indexes), "records": size}
+    lines = [f"{path}: record {number} of {size}" for path, number in zip(files, indexes, strict=True)]
+    invocation.result(data, "\n".join(lines))
 
 
-def _folder(invocation: Invocation) -> Path:
-    """The evidence folder. Without one: no log was ever kept here, or somebody removed it whole."""
-    home = invocation.home
-    if not home.evidence_folder.is_dir():
-        if (home.keys / "station.key").exists():
-            raise Refused("log.truncated", f"{home.evidence_folder} is gone, though this station has kept a log")
-        raise Refused("log.missing", f"{home.evidence_folder} does not exist")
-    return home.evidence_folder
+def _files(out: Path, indexes: tuple[int, ...]) -> list[Path]:
+    """One file; for several proofs, or in a folder, one name for each."""
+    if len(indexes) == 1 and not out.is_dir():
+        return [out]
+    if out.exists() and not out.is_dir():
+        raise click.UsageError(f"{len(indexes)} records carry that request id: -o has to be a folder")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refused("file.unreadable", f"cannot create {out}: {error.strerror}") from error
+    return [out / f"record-{index}.tlog-proof" for index in indexes]

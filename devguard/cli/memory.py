@@ -20,7 +20,7 @@ from devguard.custody.files import file_error, read_limited, sync_folder, write_
 from devguard.custody.locks import locked
 from devguard.errors import DevguardError, Malformed, Refused
 from devguard.evidence.newest import newest_with
-from devguard.evidence.record import DigestOf
+from devguard.evidence.record import TIME_TOLERANCE, DigestOf
 from devguard.grant.uses import Spent, spend_use, use_of
 
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ FORMAT: Final = 2
 _PLAIN: Final = 1  # the format of a memory without a list of technicians, which older versions read
 LIMIT: Final = 1 << 20
 CLOCK_STEP: Final = 60  # seconds: the latest time is not written again for less
-CLOCK_LEEWAY: Final = 600  # seconds a clock may be corrected backwards
 _LOOKS: Final = 64
 _CODE: Final = "trust.rollback"
 _HINT: Final = "find out who put an old state back; then `devguard trust recover --help`"
@@ -190,7 +189,7 @@ def _vouched(home: Home, mine: str, stored: bytes | None, pending: bytes | None)
 
 def check_clock(memory: Memory, now: int) -> None:
     """`Refused("clock.rollback")` when `now` lies more than ten minutes before the latest time seen."""
-    if now + CLOCK_LEEWAY < memory.latest:
+    if now + TIME_TOLERANCE < memory.latest:
         raise Refused("clock.rollback", f"the clock stands {memory.latest - now} s before a time seen here")
 
 

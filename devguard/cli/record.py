@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from devguard.trust.document import TrustDocument
 
 
+UNBELIEVED: Final = ("clock.rollback", "clock.ahead")
+RECOVERY: Final = "memory.recover"
+
+
 @dataclass(slots=True)
 class Note:
     """The record of one command, filled in as it learns. `remember`: what the command adds to the station's memory;
@@ -33,7 +37,7 @@ class Note:
 
     home: Home
     log: EvidenceLog | None
-    now: int
+    clock: Callable[[], int]
     action: str
     actor: str
     request: str
@@ -52,7 +56,7 @@ class Note:
         if self.log is None:
             return
         memory = recall(self.home, self.log.checkpoint.origin)
-        check_clock(memory, self.now)
+        check_clock(memory, self.clock())
         self.memory = memory
 
     def manifest(self, digest: bytes) -> None:
@@ -88,7 +92,7 @@ class Note:
             from devguard.cli.memory import append
 
             # A time that was refused is not one that was seen: remembered, it would vouch for itself the next time.
-            seen = self.memory.latest if code == "clock.ahead" else self.now
+            seen = self.memory.latest if code in UNBELIEVED else self.clock()
             self.memory = append(self.home, self.log, record, seen, self._learnt)
         self.remember.clear()
         self.written = True
@@ -108,7 +112,7 @@ class Note:
         from devguard.evidence.record import DigestOf, Record
 
         return Record.make(
-            time=self.now,
+            time=self._time(code),
             actor=self.actor,
             action=action or self.action,
             request=self.request,
@@ -118,6 +122,21 @@ class Note:
             digests={**self.digests, **({DigestOf.MEMORY: memory} if memory is not None else {})},
             details=self.details,
         )
+
+    def _time(self, code: str | None) -> int:
+        """When it is, for the record. A clock that nobody believes dates nothing: the record stands at the newest time
+        of the log, and says what the clock said. Only a person who vouches for the clock sets the log's time back."""
+        from devguard.cli.times import iso
+        from devguard.evidence.record import SET_BACK, TIME_TOLERANCE
+
+        now, latest = self.clock(), 0 if self.log is None else self.log.latest
+        back = now + TIME_TOLERANCE < latest
+        if back and self.action == RECOVERY:
+            self.details[SET_BACK] = iso(latest)
+        elif back or code in UNBELIEVED:
+            self.details["clock"] = iso(now)
+            return latest
+        return now
 
 
 @contextmanager
@@ -130,7 +149,7 @@ def recorded(
     """
     home = invocation.home
     log = None if only_where_kept and not home.keeps_evidence() else home.evidence()
-    note = Note(home, log, invocation.now(), action, actor or operator(), os.urandom(8).hex())
+    note = Note(home, log, invocation.now, action, actor or operator(), os.urandom(8).hex())
     try:
         note.recall()
         yield note

@@ -11,7 +11,7 @@ import click
 
 from devguard.cli.context import Command, Invocation, passphrase_option
 from devguard.cli.line import BAUD, choose_port
-from devguard.cli.record import Note, recorded
+from devguard.cli.record import RECOVERY, Note, recorded
 from devguard.cli.trust_folder import chain_in
 from devguard.cli.trust_parts import lines_of, shown
 from devguard.errors import DevguardError, Refused
@@ -99,7 +99,7 @@ def recover(invocation: Invocation, digest: str, person: str, reason: str) -> No
     if digest.lower() != document.digest.hex():
         raise Refused("trust.rollback", f"the trust document in use here is {document.digest.hex()}, not {digest[:64]}")
     log = home.evidence()
-    note = Note(home, log, now, "memory.recover", person, os.urandom(8).hex())
+    note = Note(home, log, invocation.now, RECOVERY, person, os.urandom(8).hex())
     wrong = _wrong(note, document)
     note.document(document)
     note.details.update(reason=reason, found=wrong or "nothing wrong")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import enum
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -77,6 +78,7 @@ class _Label(enum.IntEnum):
 
 _KINDS: Final = frozenset(DigestOf)
 _STATEMENTS: Final = frozenset(Statement)
+_STATEMENTS_AT: Final = re.compile(rb"\x0a[\xa1-\xb7]")  # their label, and the head of a short map
 _LABELS: Final = frozenset(_Label)
 _MUST: Final = frozenset({_Label.TIME, _Label.ACTOR, _Label.ACTION, _Label.REQUEST})
 _TEXTS: Final = (_Label.ACTOR, _Label.ACTION, _Label.REQUEST, _Label.DEVICE, _Label.RELEASE, _Label.CODE)
@@ -326,6 +328,11 @@ def time_of(body: bytes) -> int:
             width = 1 << short - 24
             return int.from_bytes(body[3 : 3 + width], "big")
     raise Malformed(_CODE, "a record has no time")
+
+
+def may_have_statements(body: bytes) -> bool:
+    """Whether an encoded record can have statements, without decoding it; of few that have none it says yes."""
+    return _STATEMENTS_AT.search(body) is not None
 
 
 def _from_map(value: dict[int, Any]) -> Record:

@@ -82,6 +82,8 @@ def _stand(folder: Path, key: CoseKey | None) -> tuple[Snapshot, Standing]:
         standing = resolve(found, opener(key))
     except NoHead as error:
         raise error if key is None else _headless(folder, found, key, error) from None
+    if standing is None and found.sizes:
+        raise Broken("log.truncated", 0, "the log was cut off before it, or the making of it was")
     if standing is None:
         raise Refused("log.missing", f"there is no evidence log in {folder}")
     return found, standing

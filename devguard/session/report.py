@@ -97,6 +97,19 @@ def read_report(data: bytes, *, key: CoseKey, challenge: bytes, serial: str) -> 
     Raises `Malformed("wire.malformed")`, the COSE room's codes, or `Refused("session.replay")` /
     `Refused("device.identity")`.
     """
+    report = parse_report(data, key)
+    if report.challenge != challenge:
+        raise Refused("session.replay", "the report answers another challenge: an old report was played back")
+    if report.serial != serial:
+        raise Refused("device.identity", f"the report is by serial {report.serial}, the session by {serial}")
+    return report
+
+
+def parse_report(data: bytes, key: CoseKey) -> Report:
+    """The report in `data`, if `key` signed it, whatever challenge it answers: for what was kept from a session.
+
+    Raises `Malformed("wire.malformed")` and the COSE room's codes.
+    """
     message = read_sign1(data)
     items: Any = wire.decode(message.verify(key, typ=TYP), max_depth=3)
     count = len(_TYPES) + 1
@@ -109,12 +122,7 @@ def read_report(data: bytes, *, key: CoseKey, challenge: bytes, serial: str) -> 
     ):
         raise _no_report()
     values: list[Any] = [tuple(item) if isinstance(item, list) else item for item in items[1:count]]
-    report = replace(Report(*values), components=_components(items[count:]))
-    if report.challenge != challenge:
-        raise Refused("session.replay", "the report answers another challenge: an old report was played back")
-    if report.serial != serial:
-        raise Refused("device.identity", f"the report is by serial {report.serial}, the session by {serial}")
-    return report
+    return replace(Report(*values), components=_components(items[count:]))
 
 
 def _no_report() -> Malformed:

@@ -18,8 +18,8 @@ from cli_support import STATION_OWN, Result, World, devguard, ok, records
 from devguard.cli.context import Invocation
 from devguard.cli.home import Home
 from devguard.cli.memory import Memory, decode, origin, peek, recall
+from devguard.custody.keyfile import read_info
 from devguard.errors import DevguardError, Malformed
-from devguard.evidence.checkpoint import open_checkpoint
 from devguard.evidence.verify import verify_log
 from devguard.grant.uses import Spent
 from devguard.trust.document import read_trust
@@ -151,18 +151,15 @@ def put_back(kept: Path, home: Path, names: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("what", BACK)
 def test_yesterdays_backup(world: World, kept: Path, home: Path, what: str) -> None:
     names, code = BACK[what]
-    note, size = (home / "evidence" / "checkpoint").read_bytes(), len(records(home))
+    key = read_info(home / "keys" / "station.key").key
+    earlier, size = verify_log(home / "evidence", key).checkpoint, len(records(home))
     put_back(kept, home, names)
     said = devguard("verify", world.suits["1.1.0"], "--json")
     assert said.code == code
     if code is None:
         assert said.json["accepted"] is True
-        from devguard.custody.keyfile import read_info
-
-        key = read_info(home / "keys" / "station.key").key
-        earlier = open_checkpoint(note, key, alone=True)
         assert earlier.size == size
-        assert code_of(lambda: verify_log(home / "evidence", key, earlier=earlier)).startswith("log.")
+        assert code_of(lambda: verify_log(home / "evidence", key, earlier=(earlier,))).startswith("log.")
         assert recalled(home).trust_version == 2  # the kept chain leads there from version 1
         return
     for command in (("rotate", home / "trust", *LATER), ("follow", home / "trust"), ("check",)):

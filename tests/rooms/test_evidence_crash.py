@@ -1,7 +1,7 @@
 """A crash at any system call leaves a valid log with every record that was acknowledged, whatever reached the disk.
 
-Invariant: `verify` takes every such folder for a log (interrupted, perhaps) or, before the first record, for none; the
-next open keeps what was acknowledged, at most one record more, and what follows verifies.
+Invariant: `verify` takes every such folder for a log (interrupted, perhaps) or, where none was ever finished being
+made, for none; the next open keeps what was acknowledged, at most one record more, and what follows verifies.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def check(folder: Path, acknowledged: int, names: list[str]) -> None:
         report = verify_log(folder, STATION.key)
         assert acknowledged <= report.records <= acknowledged + 1
     except Refused as error:
-        if error.code != "log.missing" or acknowledged:
+        if error.code not in ("log.missing", "log.truncated") or acknowledged:
             raise
     log = begin(folder)
     kept = list(log)

@@ -1,0 +1,292 @@
+"""What devices and technicians signed, held against a log: inside its records, and in files that were kept elsewhere.
+
+A device's report answers a challenge made of the log's head, and a technician's statement names it: each is a
+countersignature of all records before it, by a key that no station has. Whose key it was, the trust document says, or
+one before it in its chain; a key that none of them lists is `key.unknown`, or a station could make up both. What a key
+signed that was revoked since, or was outside its time, is counted apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from devguard.cli.context import Invocation
+from devguard.cli.evidence_keys import read_text, station_of
+from devguard.cli.times import iso
+from devguard.errors import DevguardError, Malformed, Refused
+from devguard.evidence.frame import Broken
+from devguard.evidence.log import read_entries, read_records
+from devguard.evidence.record import DigestOf, Record, Statement, encode_entry, may_have_statements
+from devguard.evidence.tree import Frontier, leaf_hash
+
+if TYPE_CHECKING:
+    from devguard.cose.keys import CoseKey
+    from devguard.evidence.checkpoint import Checkpoint
+    from devguard.evidence.device_log import DeviceLog
+    from devguard.evidence.statement import DeviceStatement
+    from devguard.grant.claims import Grant
+    from devguard.session.report import Report
+    from devguard.trust.document import TrustDocument
+
+_CODE: Final = "log.tampered"
+_APART: Final = ("key.revoked", "key.expired", "session.handshake")
+T = TypeVar("T")
+FLOOR_TOLERANCE: Final = 86_400  # seconds by which an authority's clock may be ahead of a station's
+
+
+@dataclass(slots=True)
+class Devices:
+    """What was held against one log, which verified. trust: the document in use, then those before it."""
+
+    folder: Path
+    trust: Sequence[TrustDocument]
+    head: Checkpoint
+    reports: int = 0
+    pushes: int = 0
+    apart: int = 0
+    serials: set[str] = field(default_factory=set)
+    files: list[str] = field(default_factory=list)
+    _claims: list[tuple[int, str, Checkpoint]] = field(default_factory=list)
+    _credentials: dict[bytes, bytes] = field(default_factory=dict)
+    _others: list[Path] = field(default_factory=list)
+    _reported: dict[bytes, int] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "reports": self.reports,
+            "pushes": self.pushes,
+            "by_revoked_keys": self.apart,
+            "devices": len(self.serials),
+            "files": list(self.files),
+        }
+
+    # inside the log
+
+    def check_log(self) -> None:
+        """Every statement in the log against its record; raises `Broken("log.tampered")` for the first that is false,
+        `Refused("key.unknown")` for one by a key that nobody here can place."""
+        for entry in read_entries(self.folder, self.head.size):
+            if may_have_statements(entry.body):
+                self._check_record(entry.index, entry.record)
+        self._check_claims()
+
+    def _check_record(self, index: int, record: Record) -> None:
+        for check, what in ((self._report, "the device's report"), (self._push, "the technician's statement")):
+            try:
+                check(index, record)
+            except Broken:
+                raise
+            except DevguardError as error:
+                if error.code in _APART:
+                    self.apart += 1
+                elif error.code == "key.unknown":
+                    raise Refused("key.unknown", f"record {index}: {what} in it: {error.message}") from None
+                else:
+                    raise Broken(_CODE, index, f"{what} in it does not hold ({error.code})") from None
+
+    def _by_any(self, judged: Callable[[TrustDocument], T]) -> T:
+        """What one of the trust documents says, the newest first; what the newest revokes stays revoked."""
+        newest, *older = self.trust
+        try:
+            return judged(newest)
+        except Refused as error:
+            if error.code != "key.unknown":
+                raise
+            for document in older:
+                with contextlib.suppress(Refused):
+                    return judged(replace(document, revoked=document.revoked | newest.revoked))
+            raise
+
+    def _report(self, index: int, record: Record) -> None:
+        from devguard.evidence.statement import read_opening
+        from devguard.session.report import parse_report
+
+        statements = record.statements
+        signed, credential = statements.get(Statement.REPORT), statements.get(Statement.CREDENTIAL)
+        if signed is None or credential is None:
+            return
+        report = parse_report(signed, self._device_key(credential, record.time))
+        opening = statements.get(Statement.CHALLENGE)
+        head = None if opening is None else read_opening(opening).check(report.challenge)
+        same = (record.digests.get(DigestOf.REPORT), record.digests.get(DigestOf.DEVICE_HEAD), record.device)
+        if same != (hashlib.sha256(signed).digest(), report.log_head, report.serial):
+            raise Broken(_CODE, index, f"it is not of the report by device {report.serial} that it carries")
+        if record.time + FLOOR_TOLERANCE < report.clock_floor:
+            raise Broken(_CODE, index, f"it is dated before {iso(report.clock_floor)}, which the device knew was past")
+        if head is not None:
+            self._claims.append((index, f"device {report.serial}", head))
+        self.reports += 1
+        self.serials.add(report.serial)
+
+    def _push(self, index: int, record: Record) -> None:
+        from devguard.evidence.push_statement import read_push_statement
+        from devguard.grant.chain import read_chain
+        from devguard.grant.claims import read_grant
+
+        signed, cwt = record.statements.get(Statement.PUSH), record.statements.get(Statement.GRANT)
+        if signed is None or cwt is None:
+            return
+        one = read_grant(cwt)
+        said = read_push_statement(signed, one.holder)
+        self._check_grant(read_chain(one), record.time)
+        digests = (record.digests.get(DigestOf.MANIFEST), record.digests.get(DigestOf.GRANT))
+        about = (said.request, said.serial, said.manifest_digest, said.grant_digest)
+        if about != (record.request, record.device, *digests) or hashlib.sha256(cwt).digest() != said.grant_digest:
+            raise Broken(_CODE, index, f"{one.subject} has signed something else than it says")
+        self._claims.append((index, one.subject, said.checkpoint))
+        self.pushes += 1
+
+    def _check_grant(self, chain: tuple[Grant, ...], now: int) -> None:
+        """Whether an authority stands behind a grant, and every link holds; what it allowed is the record's story."""
+        from devguard.cose.roles import RoleName
+        from devguard.cose.sign import TYP_GRANT
+        from devguard.grant.chain import check_link
+        from devguard.grant.cwt import judge_signers
+
+        self._by_any(
+            lambda trust: judge_signers(
+                chain[-1].token,
+                typ=TYP_GRANT,
+                role=RoleName.TECHNICIAN_AUTHORITY,
+                trust=trust,
+                now=now,
+                invalid="grant.signature",
+                lacking="grant.signature",
+            )
+        )
+        for child, parent in pairwise(chain):
+            check_link(child, parent)
+
+    def _check_claims(self) -> None:
+        """Every countersigned head against the records that lie there."""
+        wanted = {head.size for _, _, head in self._claims}
+        roots = self._roots(wanted)
+        for index, who, head in self._claims:
+            if head.origin != self.head.origin:
+                raise Broken(_CODE, index, f"{who} countersigned another log, {head.origin}")
+            if head.size > index or head.root != roots[head.size]:
+                size = min(head.size, index)
+                raise Broken(
+                    _CODE, max(size - 1, 0), f"{who} countersigned other records than the {head.size} up to it"
+                )
+
+    def _roots(self, wanted: set[int]) -> dict[int, bytes]:
+        frontier, roots = Frontier(), {}
+        if 0 in wanted:
+            roots[0] = frontier.root()
+        last = max(wanted, default=0)
+        for entry in read_entries(self.folder, min(last, self.head.size)):
+            frontier.append(leaf_hash(encode_entry(entry)))
+            if frontier.size in wanted:
+                roots[frontier.size] = frontier.root()
+        return {size: roots.get(size, b"") for size in wanted}
+
+    def _device_key(self, credential: bytes, now: int) -> CoseKey:
+        from devguard.grant.credential import check_credential, read_credential
+
+        one = read_credential(credential)
+        self._credentials[one.key.thumbprint] = credential
+        return self._by_any(lambda trust: check_credential(one, trust, now)).key
+
+    # files that were kept elsewhere
+
+    def add_other(self, invocation: Invocation, folder: Path, trust_file: Path | None) -> None:
+        """The log of another station that the devices met; verified whole, by the key the trust document lists."""
+        from devguard.evidence.verify import claimed_origin, verify_log
+
+        if trust_file is None:
+            raise Refused("key.unknown", "--with takes a trust document that lists the other station: --trust")
+        station = station_of(invocation, lambda: claimed_origin(folder), None, trust_file)
+        verify_log(folder, station.key)
+        self._others.append(folder)
+
+    def check_file(self, path: Path, now: int) -> None:
+        """Hold a device's own word against the log; raises `log.truncated` or `log.tampered` naming the device."""
+        from devguard.evidence.device_log import TYP as LOG_TYP
+        from devguard.evidence.device_log import read_device_log
+        from devguard.session.report import TYP as REPORT_TYP
+        from devguard.session.report import parse_report
+
+        one = self._statement(read_text(path))
+        key = self._device_key(one.credential, now)
+        kind = _type_of(one.signed)
+        if kind == LOG_TYP:
+            self._against_log(path, read_device_log(one.signed, key))
+        elif kind == REPORT_TYP:
+            self._against_report(path, one, parse_report(one.signed, key))
+        else:
+            raise Malformed("wire.malformed", f"{path} is neither a device's report nor its log")
+
+    def _statement(self, data: bytes) -> DeviceStatement:
+        """A device's statement; a bare signed object where this log carries the credential of the key it names."""
+        from devguard.cose.sign import read_sign1
+        from devguard.evidence.statement import DeviceStatement, is_statement, read_statement
+
+        if is_statement(data):
+            return read_statement(data)
+        credential = self._credentials.get(read_sign1(data).kid or b"")
+        if credential is None:
+            raise Refused("key.unknown", "the file does not say whose word it is, and no record here carries that key")
+        return DeviceStatement(credential, data)
+
+    def _against_log(self, path: Path, log: DeviceLog) -> None:
+        from devguard.evidence.contradict import about, contradictions
+
+        mine = about(read_records(self.folder), log.serial)
+        others = [about(read_records(folder), log.serial) for folder in self._others]
+        found = contradictions(mine, log, others)
+        if found:
+            first = found[0]
+            since = "from its beginning" if first.since is None else f"since record {first.since}"
+            when = "" if first.since is None else f" of {iso(self._time_of(first.since))}"
+            hint = "keep both and call the security officer; if another station met the device, give its log by --with"
+            raise Refused(first.code, f"device {log.serial} contradicts this log {since}{when}: {first.message}", hint)
+        self.files.append(f"{path}: device {log.serial} agrees, its log head {log.head.hex()}")
+
+    def _time_of(self, index: int) -> int:
+        return next((one.time for at, one in enumerate(read_records(self.folder)) if at == index), 0)
+
+    def _against_report(self, path: Path, one: DeviceStatement, report: Report) -> None:
+        head = None if one.opening is None else one.opening.check(report.challenge)
+        known = self._index_of(one.digest)
+        if head is not None and head.origin == self.head.origin:
+            self._countersigned(report.serial, head)
+            if known is None:
+                raise Refused(
+                    "log.truncated",
+                    f"device {report.serial} contradicts this log since record {head.size}: it gave this station a "
+                    "report after that, and no record has it",
+                )
+        where = (
+            "record " + str(known) if known is not None else "no record of this log, nor has this station asked for it"
+        )
+        self.files.append(f"{path}: the report of device {report.serial} is in {where}")
+
+    def _countersigned(self, serial: str, head: Checkpoint) -> None:
+        if head.size > self.head.size:
+            raise Refused(
+                "log.truncated",
+                f"record {self.head.size}: device {serial} countersigned {head.size} records of this log",
+            )
+        if self._roots({head.size})[head.size] != head.root:
+            raise Broken(_CODE, max(head.size - 1, 0), f"device {serial} countersigned other records up to it")
+
+    def _index_of(self, digest: bytes) -> int | None:
+        for index, record in enumerate(read_records(self.folder)):
+            if digest in (record.digests.get(DigestOf.REPORT), record.digests.get(DigestOf.PAYLOAD)):
+                return index
+        return None
+
+
+def _type_of(signed: bytes) -> str:
+    from devguard.cose.sign import read_sign1
+
+    typ = read_sign1(signed).headers.get(16)
+    return typ if isinstance(typ, str) else ""
