@@ -49,6 +49,11 @@ class Note:
     memory: Memory | None = None
     remember: list[Callable[[Memory], Memory]] = field(default_factory=list)
 
+    @property
+    def now(self) -> int:
+        """Seconds since the epoch, as the clock says at this moment."""
+        return self.clock()
+
     def recall(self) -> None:
         """Compare the station's memory with the log and the clock with the memory; raises as `cli.memory.recall`."""
         from devguard.cli.memory import check_clock, recall
@@ -56,7 +61,7 @@ class Note:
         if self.log is None:
             return
         memory = recall(self.home, self.log.checkpoint.origin)
-        check_clock(memory, self.clock())
+        check_clock(memory, self.now)
         self.memory = memory
 
     def manifest(self, digest: bytes) -> None:
@@ -92,7 +97,7 @@ class Note:
             from devguard.cli.memory import append
 
             # A time that was refused is not one that was seen: remembered, it would vouch for itself the next time.
-            seen = self.memory.latest if code in UNBELIEVED else self.clock()
+            seen = self.memory.latest if code in UNBELIEVED else self.now
             self.memory = append(self.home, self.log, record, seen, self._learnt)
         self.remember.clear()
         self.written = True
@@ -129,7 +134,7 @@ class Note:
         from devguard.cli.times import iso
         from devguard.evidence.record import SET_BACK, TIME_TOLERANCE
 
-        now, latest = self.clock(), 0 if self.log is None else self.log.latest
+        now, latest = self.now, 0 if self.log is None else self.log.latest
         back = now + TIME_TOLERANCE < latest
         if back and self.action == RECOVERY:
             self.details[SET_BACK] = iso(latest)
