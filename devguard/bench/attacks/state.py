@@ -18,6 +18,7 @@ from devguard.device.flash import FlashBackend
 from devguard.device.models import Model
 from devguard.device.therapy import Therapy
 from devguard.errors import DevguardError
+from devguard.evidence.frame import LEAD, PAGE
 from devguard.evidence.log import read_records
 from devguard.evidence.record import Record
 
@@ -116,7 +117,7 @@ def added_events(before: AuditRing, after: AuditRing) -> tuple[AuditEvent, ...]:
 
 @dataclass(frozen=True, slots=True)
 class BenchLog:
-    """The evidence log of a home: its segments' bytes by name, and its records."""
+    """The evidence log of a home: its segments' bytes by name, without the pages its head moves in, and its records."""
 
     segments: dict[str, bytes]
     records: tuple[Record, ...]
@@ -133,9 +134,8 @@ class BenchLog:
 
 def bench_log(folder: Path) -> BenchLog:
     """The log as it lies there; an empty one where there is none. Raises what reading a damaged log raises."""
-    segments = (
-        {path.name: path.read_bytes() for path in sorted(folder.glob("segment-*.log"))} if folder.is_dir() else {}
-    )
+    files = {path.name: path.read_bytes() for path in sorted(folder.glob("segment-*.log"))} if folder.is_dir() else {}
+    segments = {name: data[:PAGE] + data[LEAD:] for name, data in files.items()}
     try:
         records = tuple(read_records(folder))
     except DevguardError as error:
