@@ -16,6 +16,7 @@ from devguard.errors import Refused
 
 if TYPE_CHECKING:
     from devguard.cli.context import Invocation
+    from devguard.cli.record import Note
     from devguard.grant.claims import Grant
     from devguard.link.runner import ScriptRunner
     from devguard.session.connect import Bench
@@ -36,12 +37,14 @@ def need_serial(invocation: Invocation, given: str | None, grant: Grant) -> None
     )
 
 
-def confirmed(invocation: Invocation, runner: ScriptRunner, bench: Bench) -> Bench:
+def confirmed(invocation: Invocation, note: Note, runner: ScriptRunner, bench: Bench) -> Bench:
     """`bench`, for the one device that a person has named; asked of them at a terminal.
 
     Raises `Refused("device.identity")` when the device proves another number; nothing has been sent to it then but
     what anybody may ask.
     """
+    if bench.serial is not None:
+        note.details["serial"] = "named by a person"
     if bench.serial is not None or not invocation.asks:
         return bench
     from devguard.session.connect import identify
@@ -50,6 +53,7 @@ def confirmed(invocation: Invocation, runner: ScriptRunner, bench: Bench) -> Ben
     for left in range(TRIES, 0, -1):
         named = click.prompt("serial number on the device, typed or scanned", err=True, type=str).strip()
         if named == identity.serial:
+            note.details["serial"] = "named by a person"
             return replace(bench, serial=identity.serial)
         if left > 1:
             invocation.note("the device on this port proves another serial number; look at the label again")

@@ -199,7 +199,7 @@ class Pusher(Visit):
         started = ticks()
         with SerialDriver.open(port, wish.baud, ticks) as driver:
             runner = runner_on(driver, baud=wish.baud)
-            bench = confirmed(self.invocation, runner, bench)
+            bench = confirmed(self.invocation, self.note, runner, bench)
             before = self._before(runner, bench)
             bench = replace(bench, serial=before.serial)  # from here on this very device, or none
             note.device = before.serial

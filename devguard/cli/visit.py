@@ -19,6 +19,7 @@ import click
 from devguard.cli.context import DESCRIPTOR, Invocation, passphrase_option
 from devguard.cli.line import BAUD
 from devguard.cli.record import Note
+from devguard.cli.times import Moment
 from devguard.errors import DevguardError, DeviceRefused, LinkError, Refused
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Errand:
     approval: Path | None
     qr: bool
     serial: str | None
+    device_clock: int | None
     trust: Path | None
     baud: int
     reason: str | None
@@ -72,6 +74,9 @@ _OPTIONS = (
     ),
     click.option("--qr", is_flag=True, help="Draw what the second technician is asked as a QR code too."),
     click.option("--serial", help="This proven serial number, or none (default: asked for at a terminal)."),
+    click.option(
+        "--device-clock", type=Moment(), help="The time on the device, where it stands ahead of ours; see docs/grant.md."
+    ),
     click.option("--trust", type=click.Path(path_type=Path), help="The trust document (default: the home's)."),
     click.option("--baud", type=click.IntRange(300, 4_000_000), default=BAUD, show_default=True, help="Line speed."),
     click.option("--reason", help="Why, for the record."),
@@ -159,7 +164,7 @@ class Visit:
         view = device_view(one, trust, model=model, serial=self.errand.serial)
         if self.note.memory is not None:
             view = replace(view, spent=self.note.memory.spent)
-        now = self.invocation.now()
+        now = max(self.invocation.now(), self.errand.device_clock or 0)
         return check_grant(one, trust=trust, now=now, device=view, action=Action(action), holder=signer.key)
 
     def describe(self, port: str) -> None:

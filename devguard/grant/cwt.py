@@ -208,6 +208,8 @@ def signers_so_far(
     unknown = 0
     for index, (kid, algorithm) in enumerate(token.signatures):
         found = dict(trust.find(kid)) if kid is not None else {}
+        if kid is not None and not found and trust.is_revoked(kid):
+            raise Refused("key.revoked", "signed by a key that is revoked, and that no role lists any more")
         if kid is None or not found:
             unknown += 1
             continue
