@@ -133,12 +133,14 @@ def _report(
     import hashlib
 
     from devguard.cli.files import read_grant_file
+    from devguard.cli.standing import check_standing
     from devguard.session.update import fetch_report
 
     with recorded(invocation, "device.info") as note:
         one = read_grant_file(grant_file)
         note.actor, note.device = one.subject, bench.serial
         note.digest("GRANT", hashlib.sha256(one.untagged).digest())
+        check_standing(note, one)
         full = replace(bench, grant=one.untagged, signer=signer())
         note.commit()
         report, signed = runner.run(fetch_report(full))

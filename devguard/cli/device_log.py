@@ -59,7 +59,7 @@ def _read(visit: Visit) -> ReadLog:
     bench = visit.bench(trust, checked, signer)
     with SerialDriver.open(port, visit.errand.baud, visit.invocation.ticks) as driver:
         runner = runner_on(driver, baud=visit.errand.baud)
-        identity, _ = runner.run(identify(confirmed(visit.invocation, runner, bench)))
+        identity, _ = runner.run(identify(confirmed(visit.invocation, note, runner, bench)))
         note.device = identity.serial
         note.commit(action="device.log-begun")
         note.written = False

@@ -200,8 +200,8 @@ class Pusher(Visit):
         with SerialDriver.open(port, wish.baud, ticks) as driver:
             runner = runner_on(driver, baud=wish.baud)
             bench = confirmed(self.invocation, self.note, runner, bench)
-            before = self._before(runner, bench)
-            bench = replace(bench, serial=before.serial)  # from here on this very device, or none
+            before, key = self._before(runner, bench)
+            bench = replace(bench, serial=before.serial, device_key=key)  # from here on this very device, or none
             note.device = before.serial
             if wish.resume and self.action == "update":
                 from devguard.cli.resume import check_resumed
@@ -212,6 +212,7 @@ class Pusher(Visit):
             forms = self._forms(payload, release.size, before)
             note.commit(action=f"{note.action}-begun")
             note.written = False
+            bench = replace(bench, now=self.invocation.now())  # an approval is asked for from here on
             with progress_bar(self.invocation, release.size, wish.progress) as meter:
                 runner.engine = meter.engine
                 session = UpdateSession(
@@ -255,12 +256,13 @@ class Pusher(Visit):
 
             keep(self.invocation, self._copy, report.image_digest)
 
-    def _before(self, runner: Any, bench: Any) -> Any:
-        """What the device runs before the push, from its signed report: for the result and to refuse early."""
+    def _before(self, runner: Any, bench: Any) -> tuple[Report, bytes | None]:
+        """What the device runs before the push, from its signed report, and the key it proved, by thumbprint."""
+        from devguard.cose.sign import read_sign1
         from devguard.session.update import fetch_report
 
-        report, _ = self.patiently(lambda: runner.run(fetch_report(bench)), wait=self.wish.resume)
-        return report
+        report, signed = self.patiently(lambda: runner.run(fetch_report(bench)), wait=self.wish.resume)
+        return report, read_sign1(signed).kid
 
 
 def _link(size: int, sent: Sent, totals: tuple[int, int], seconds: float) -> dict[str, Any]:

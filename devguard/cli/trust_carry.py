@@ -54,6 +54,7 @@ def push(invocation: Invocation, /, sources: tuple[Path, ...], **wish: Any) -> N
     """
     from devguard.cli.files import read_grant_file
     from devguard.cli.line import runner_on
+    from devguard.cli.standing import check_standing
     from devguard.link.driver import SerialDriver
     from devguard.session.connect import Bench
     from devguard.session.trust_push import push_trust
@@ -68,6 +69,7 @@ def push(invocation: Invocation, /, sources: tuple[Path, ...], **wish: Any) -> N
         newest, older = documents[-1], tuple(documents[:-1])
         note.actor = one.subject
         note.document(newest)
+        check_standing(note, one)
         bench = Bench(newest, invocation.now(), os.urandom, one.untagged, signer, wish["serial"], older)
         with SerialDriver.open(choose_port(invocation, wish["port"]), wish["baud"], invocation.ticks) as driver:
             identity = runner_on(driver, baud=wish["baud"]).run(push_trust(bench, chain))

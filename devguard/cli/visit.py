@@ -75,7 +75,7 @@ _OPTIONS = (
     click.option("--qr", is_flag=True, help="Draw what the second technician is asked as a QR code too."),
     click.option("--serial", help="This proven serial number, or none (default: asked for at a terminal)."),
     click.option(
-        "--device-clock", type=Moment(), help="The time on the device, where it stands ahead of ours; see docs/grant.md."
+        "--device-clock", type=Moment(), help="The time on the device, where it stands ahead of this machine's."
     ),
     click.option("--trust", type=click.Path(path_type=Path), help="The trust document (default: the home's)."),
     click.option("--baud", type=click.IntRange(300, 4_000_000), default=BAUD, show_default=True, help="Line speed."),

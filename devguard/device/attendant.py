@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from devguard.cose.keys import CoseKey
+from devguard.cose.sign import Signer
 from devguard.device.acts import Act
 from devguard.device.header import SlotHeader, parts_of
 from devguard.device.recover import judge_lost
@@ -79,7 +80,11 @@ class Attendant:
 
     def report(self, challenge: bytes) -> bytes:
         """The signed report of what runs now."""
-        return self._node.report(challenge)
+        return self._node.report(challenge, self._signer())
+
+    def _signer(self) -> Signer | None:
+        """The key this conversation has proved: the bench knows no other of the device's."""
+        return None if self._first is None else self._node.signer_beside(self._first.holder)
 
     def judge_technician(self, cwt: bytes) -> CoseKey:
         """Check the grant; its holder's key must then sign message_3.
@@ -218,9 +223,20 @@ class Attendant:
             hashlib.sha256(first.grant.untagged).digest(),
             0,
         )
-        now = self._node.now() if self._node.model.facts.clock is Clock.RTC else None
+        timed = self._node.model.facts.clock is Clock.RTC and not self._approved_before(act, second)
+        now = self._node.now() if timed else None
         digest = hashlib.sha256(second.grant.untagged).digest()
         check_approval(approval, expected=expected, holder=second.holder, second_grant_digest=digest, now=now)
+
+    def _approved_before(self, act: Act, second: CheckedGrant) -> bool:
+        """Whether this conversation has accepted the very act, approved by the very person, in its ten minutes: then it
+        may be asked for again, as a bench does whose patch came to nothing, and that may take longer than ten minutes.
+        """
+        if self._accepted is None or self._accepted[0].manifest_digest != act.subject:
+            return False
+        return any(
+            one.action is act.action and one.grant.untagged == second.grant.untagged for one in self._accepted[2]
+        )
 
     def offer(self, envelope: bytes) -> Accept:
         """Judge the release and everything around it; only then erase, spend the grant's use and accept."""
@@ -253,7 +269,7 @@ class Attendant:
             first.still_valid(self._node.now())
             act = Act.once(Action.READ_LOG, self._session_id)
             self._spend(self._used(first, act), act, "log-read")
-            self._log = self._node.signed_log(challenge)
+            self._log = self._node.signed_log(challenge, self._signer())
         if offset >= len(self._log):
             raise Refused("session.order", f"byte {offset} of a log of {len(self._log)}; it begins at 0")
         return LogPiece(len(self._log), self._log[offset : offset + MAX_PIECE])

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final
 
+from devguard.cose.keys import CoseKey
 from devguard.cose.sign import Signer
 from devguard.device.attendant import Attendant
 from devguard.device.bootloader import Bootloader, BootResult, BootState
@@ -251,17 +252,22 @@ class DeviceNode:
         if proved or len(latest) < NOTED_REFUSALS or code not in latest:
             self.store.save(counters.event(self.now(), "refused", code))
 
-    def signed_log(self, challenge: bytes) -> bytes:
-        """The audit ring, signed over the challenge."""
+    def signer_beside(self, key: CoseKey) -> Signer:
+        """The device's own key of the kind of `key`: what a session with that key has proved, and no other."""
+        owns = (own.sign for own in self.identity.credentials.values())
+        return next((one for one in owns if one.key.algorithm is key.algorithm), self.identity.signer)
+
+    def signed_log(self, challenge: bytes, signer: Signer | None = None) -> bytes:
+        """The audit ring, signed over the challenge, by the device's first key where no other is named."""
         ring = self.store.load().audit
         events = tuple(DeviceEvent(one.time, one.name, one.code, one.subject) for one in ring.events)
         name, serial = self.model.name, self.identity.serial
         log = DeviceLog(name, serial, self.now(), ring.count, ring.base, events, challenge)
-        return sign_device_log(log, self.identity.signer)
+        return sign_device_log(log, signer or self.identity.signer)
 
-    def report(self, challenge: bytes) -> bytes:
-        """The signed report of what runs now."""
-        return sign_report(self.state(challenge), self.identity.signer)
+    def report(self, challenge: bytes, signer: Signer | None = None) -> bytes:
+        """The signed report of what runs now, by the device's first key where no other is named."""
+        return sign_report(self.state(challenge), signer or self.identity.signer)
 
     def state(self, challenge: bytes) -> Report:
         """What the device says of itself."""

@@ -156,4 +156,6 @@ def check_approval(
     if payload[7] != second_grant_digest:
         raise Refused("grant.quorum", "the approval names another second grant")
     if now is not None and not now < payload[6] <= now + LIFETIME:
-        raise Refused("grant.quorum", "the approval has expired, or is meant to live longer than ten minutes")
+        if payload[6] <= now:
+            raise Refused("grant.quorum", f"the approval expired {now - payload[6]} s ago", "have it approved anew")
+        raise Refused("grant.quorum", "the approval is meant to live longer than ten minutes")

@@ -29,7 +29,7 @@ def second_approval(
 ) -> Script[None]:
     """Have the act approved: `grant`'s action on `subject` (a manifest digest, or `use_of` the action and nothing).
 
-    Raises `Refused("grant.quorum")` when nobody did within ten minutes.
+    Raises `Refused("grant.quorum")` when nobody did while the request lived.
     """
     request = ApprovalRequest(
         session.session_id,
@@ -42,8 +42,8 @@ def second_approval(
     )
     waited = 0.0
     while (answer := approver(request)) is None:
-        if waited >= LIFETIME:
-            raise Refused("grant.quorum", "the second technician did not approve within ten minutes")
+        if waited >= LIFETIME - CLOCK_SLACK:
+            raise Refused("grant.quorum", "nobody approved in time, and the request has expired", "push again, and ask")
         yield from said(KeepAlive())
         yield Receive(sealed=True, timeout=APPROVER_PAUSE, optional=True)
         waited += APPROVER_PAUSE

@@ -52,7 +52,8 @@ class Bench:
     """Who pushes: trust, time, entropy, the grant (untagged CWT) and its holder's signer (None: identify only).
 
     `serial` is the device asked for; any other proven serial refuses. `older`: documents whose device authorities may
-    vouch for a device that is about to be given the newer one.
+    vouch for a device that is about to be given the newer one. `device_key`: the thumbprint of the key that was proved
+    before; with the same serial and another key it is another device.
     """
 
     trust: TrustDocument
@@ -62,6 +63,7 @@ class Bench:
     signer: Signer | None = None
     serial: str | None = None
     older: tuple[TrustDocument, ...] = ()
+    device_key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,8 @@ def _begin(
     identity = found[-1]
     if bench.serial is not None and identity.serial != bench.serial:
         raise Refused("device.identity", f"asked for serial {bench.serial}, the device proved {identity.serial}")
+    if bench.device_key not in (None, identity.key.thumbprint):
+        raise Refused("device.identity", f"another device than before calls itself {identity.serial}")
     return hello, edhoc, identity
 
 

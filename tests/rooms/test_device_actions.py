@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from builders import NOW
+from devguard.cose.sign import Signer
 from devguard.device.audit import RING_SIZE, AuditRing
 from devguard.device.counters import Counters, MemoryCounterStore
 from devguard.device.models import Model
@@ -501,13 +502,13 @@ def test_a_log_that_leaves_out_what_the_report_counts_is_refused() -> None:
     node = device.node
     honest = node.signed_log
 
-    def without_the_last(challenge: bytes) -> bytes:
+    def without_the_last(challenge: bytes, *signer: Signer | None) -> bytes:
         device.store, kept = (
             MemoryCounterStore(replace(device.counters, audit=_shortened(device.counters))),
             device.store,
         )
         node.store = device.store
-        signed = honest(challenge)
+        signed = honest(challenge, *signer)
         node.store = device.store = kept
         return signed
 
