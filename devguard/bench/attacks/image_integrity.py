@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import hmac
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,15 +15,20 @@ from typing import Any, Final
 from cbor2 import CBORTag
 
 from devguard import wire
+from devguard.bench.attacks import image_around
 from devguard.bench.attacks.row import Attacker, Row
 from devguard.bench.attacks.scene import By, Scene
-from devguard.bench.hostile import refused_in_clear
+from devguard.bench.hostile import offer_unjudged, refused_in_clear
 from devguard.bench.stage import Build
 from devguard.cose.algorithms import Algorithm
-from devguard.cose.sign import sign1
+from devguard.cose.sign import Sign1, read_sign1, sign1
+from devguard.custody.keyfile import export_public
 from devguard.custody.memory import MemorySigner
-from devguard.manifest.envelope import signature_payload
+from devguard.errors import DevguardError
+from devguard.image.measure import SHA_256, measure_stream
+from devguard.manifest.envelope import read_envelope, signature_payload
 from devguard.session.verbs import Commit, Data, Offer, encode_message
+from devguard.verdict.judge import Target, judge
 
 SIGN1, MAC0 = 18, 17
 ALG, KID = 1, 4
@@ -98,11 +105,133 @@ class OwnAlgorithm(Row):
         yield "the attacker's key inside it", with_block(inside.encode()), ("key.unknown",)
 
 
-ROWS: Final[tuple[type[Row], ...]] = (UnsignedImage, OwnAlgorithm)
-TO_WRITE: Final = {
-    "A02": "Single-bit sweep over every byte of container and payload",
-    "A04": "Degenerate signatures: empty list, zero length, (0,0), non-canonical S, small-order key",
-    "A06": "Unsigned bytes ride along: trailing data, padding, unprotected TLVs",
-    "A08": "Time-of-check/time-of-use: file swapped between verification and transmission",
-    "A09": "Authentic image for the wrong device, hardware revision or clinical configuration",
+class BitSweep(Row):
+    """One bit of the file changed: with `full` in every byte, else in each of a stride; some of them pushed too."""
+
+    id = "A02"
+    title = "Single-bit sweep over every byte of container and payload"
+    precedent = "CVE-2020-25166 (B. Braun SpaceCom), CVE-2021-33885"
+    attacker = Attacker.MAN_IN_THE_MIDDLE
+    regulation = ("1.D1", "4.4")
+
+    def play(self, scene: Scene) -> None:
+        build = scene.release(image=os.urandom(4096))
+        whole = scene.file(build).read_bytes()
+        scene.holds("the file as it is would be accepted", _judged(scene, whole) is None)
+        flips = [(at, bit) for at in range(len(whole)) for bit in ((0, 3, 7) if scene.full else ((0, 3, 7)[at % 3],))]
+        tried = flips if scene.full else flips[::_STRIDE]
+        accepted = [at for at, bit in tried if _judged(scene, _flipped(whole, at, bit)) is None]
+        scene.holds(f"{len(tried)} flips judged, each refused with a code; not {accepted[:5]}", not accepted)
+        for at, bit in flips[:: len(flips) // (64 if scene.full else 6)]:
+            path = scene.folder / "flipped.suit"
+            path.write_bytes(_flipped(whole, at, bit))
+            scene.refuses(f"byte {at}, pushed", scene.pushing(path), *_DAMAGED, by=By.OFFLINE)
+        for at, bit in _spread(scene.offer(build)):
+            offer = _flipped(scene.offer(build), at, bit)
+            attempt = scene.hostile(functools.partial(offer_unjudged, scene.bench(), offer))
+            scene.refuses(f"byte {at} of the offer, at the device", attempt, *_DAMAGED, by=By.DEVICE_ALONE)
+
+
+_STRIDE: Final = 7
+_DAMAGED: Final = (
+    "envelope.malformed", "envelope.not-deterministic", "envelope.version", "wire.malformed", "signature.invalid",
+    "signature.algorithm", "signature.critical", "signature.hybrid", "signature.threshold", "signature.missing",
+    "key.unknown", "key.purpose", "image.digest", "image.size", "image.trailing", "image.class", "image.vendor",
+)  # fmt: skip
+"""What a changed bit may come to; never an acceptance, never an error that is not devguard's own."""
+
+
+def _flipped(data: bytes, at: int, bit: int) -> bytes:
+    return data[:at] + bytes((data[at] ^ 1 << bit,)) + data[at + 1 :]
+
+
+def _spread(data: bytes, count: int = 5) -> list[tuple[int, int]]:
+    return [(at, at % 8) for at in range(3, len(data), len(data) // count)]
+
+
+def _judged(scene: Scene, data: bytes) -> str | None:
+    """The bench's verdict on a release file in memory: its code, None when accepted. Anything but a coded refusal is a
+    bug, and raised."""
+    facts = scene.world.model.facts
+    try:
+        envelope = read_envelope(io.BytesIO(data))
+        images = {name: data[one.offset : one.offset + one.size] for name, one in envelope.payloads.items()}
+        measured = measure_stream(
+            (name.removeprefix("#"), io.BytesIO(image), SHA_256) for name, image in images.items()
+        )
+        target = Target(model=facts)
+        judge(envelope, trust=scene.world.document, now=scene.world.now, target=target, payload=measured).require()
+    except DevguardError as error:
+        return error.code
+    return None
+
+
+class DegenerateSignatures(Row):
+    """No signature, an empty one, zeros, one of a wrong length, one that is not canonical; and keys of small order."""
+
+    id = "A04"
+    title = "Degenerate signatures: empty list, zero length, (0,0), non-canonical S, small-order key"
+    precedent = "CVE-2020-10759 (fwupd), JetKVM #1262, CVE-2022-21449 (Java), Taming the many EdDSAs"
+    attacker = Attacker.MALICIOUS_REPOSITORY
+    regulation = ("1.C1", "1.D1")
+
+    def play(self, scene: Scene) -> None:
+        honest = scene.release(signers=("release", "release-3", "quality"))
+        scene.holds(
+            "the same with honest signatures would be accepted", _judged(scene, scene.file(honest).read_bytes()) is None
+        )
+        for what, build, codes in self._variants(honest):
+            scene.refuses(f"{what}, pushed", scene.pushing(scene.file(build)), *codes, by=By.OFFLINE)
+            scene.refuses(f"{what}, offered", scene.offering(build), *codes, by=By.DEVICE_ALONE)
+        for order, point in _SMALL_ORDER.items():
+            key = bytes.fromhex(point)
+            scene.refuses(f"a key of order {order}", functools.partial(_imported, scene, key), "key.weak", by=By.NOBODY)
+
+    @staticmethod
+    def _variants(honest: Build) -> Iterator[tuple[str, Build, tuple[str, ...]]]:
+        esp, edwards, post_quantum = (read_sign1(block) for block in honest.envelope.auth_blocks)
+
+        def blocks(*signed: Sign1) -> Build:
+            encoded = tuple(one.encode() for one in signed)
+            return replace(honest, envelope=replace(honest.envelope, auth_blocks=encoded))
+
+        yield "no signature at all", blocks(), ("signature.missing",)
+        wrong = ("signature.invalid", "envelope.malformed")
+        for size in (0, 63, 65):
+            cut = replace(esp, signature=(esp.signature + bytes(2))[:size])
+            yield f"a signature of {size} bytes", blocks(cut, edwards, post_quantum), wrong
+        yield "r = s = 0", blocks(replace(esp, signature=bytes(64)), edwards, post_quantum), wrong
+        scalar = int.from_bytes(edwards.signature[32:], "little") + _EDWARDS_ORDER
+        loose = replace(edwards, signature=edwards.signature[:32] + scalar.to_bytes(32, "little"))
+        yield "S + L", blocks(esp, loose, post_quantum), wrong
+        yield (
+            "a post-quantum signature of zeros",
+            blocks(esp, edwards, replace(post_quantum, signature=bytes(3309))),
+            wrong,
+        )
+        yield "the same signature twice", blocks(esp, esp, post_quantum), ("signature.threshold", "signature.invalid")
+
+
+_EDWARDS_ORDER: Final = 2**252 + 27742317777372353535851937790883648493
+_SMALL_ORDER: Final = {
+    1: "0100000000000000000000000000000000000000000000000000000000000000",
+    2: "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    4: "0000000000000000000000000000000000000000000000000000000000000000",
+    8: "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
 }
+
+
+def _imported(scene: Scene, point: bytes) -> str | None:
+    """A technician's public key file with that point, given to the authority's `grant issue`."""
+    public = base64.urlsafe_b64encode(wire.encode({1: 1, -1: 6, -2: point})).decode().rstrip("=")
+    text = export_public(scene.signer("second").info).decode()
+    lines = [f"public: {public}" if line.startswith("public: ") else line for line in text.splitlines()]
+    path = scene.folder / "small.pub"
+    path.write_text("\n".join(lines) + "\n")
+    args = ("grant", "issue", "--authority", "authority", "--technician", path, "--model", "*", "--any-serial")
+    answer = scene.world.run(scene.vendor.home, *args, "-o", scene.folder / "small.grant")
+    return answer.code or (None if answer.status == 0 else f"exit {answer.status}")
+
+
+ROWS: Final[tuple[type[Row], ...]] = (UnsignedImage, BitSweep, OwnAlgorithm, DegenerateSignatures, *image_around.ROWS)
+TO_WRITE: Final[dict[str, str]] = {}

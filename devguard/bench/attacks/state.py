@@ -23,19 +23,21 @@ from devguard.evidence.log import read_records
 from devguard.evidence.record import Record
 
 MAY_MOVE: Final = ("audit", "clock_floor", "failed_handshakes")
-_DOWNLOAD: Final = ("secondary", "download", "erase_times", "spent", "nonce", "settings_before")
+_DOWNLOAD: Final = ("secondary", "previous", "download", "outcome", "erase_times", "spent", "nonce", "settings_before")
 """What an accepted offer changes, before anything is committed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """One look at a device. `journal`: of a swap, with its scratch sector. `boot`: what the bootloader goes by: the
-    image sealed as running, the one before, the one that waits for its trial, how the last update ended."""
+    image sealed as running, the one that waits for its trial. `outcome`: how the last update ended."""
 
     primary: bytes
     secondary: bytes
     journal: bytes
     boot: tuple[object, ...]
+    previous: object
+    outcome: object
     security_version: int
     installed_sequence: int
     trust_version: int
@@ -77,7 +79,9 @@ def look(model: Model, backend: FlashBackend, counters: Counters, therapy: Thera
         primary=_digest(backend, slots.primary.base, slots.primary.size),
         secondary=_digest(backend, slots.secondary.base, slots.secondary.size),
         journal=_digest(backend, end, backend.size - end),
-        boot=(counters.sealed, counters.previous, counters.pending, counters.outcome),
+        boot=(counters.sealed, counters.pending),
+        previous=counters.previous,
+        outcome=counters.outcome,
         security_version=counters.security_version,
         installed_sequence=counters.installed_sequence,
         trust_version=counters.trust_version,
