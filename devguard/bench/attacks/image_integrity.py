@@ -155,10 +155,9 @@ def _judged(scene: Scene, data: bytes) -> str | None:
     facts = scene.world.model.facts
     try:
         envelope = read_envelope(io.BytesIO(data))
-        images = {name: data[one.offset : one.offset + one.size] for name, one in envelope.payloads.items()}
-        measured = measure_stream(
-            (name.removeprefix("#"), io.BytesIO(image), SHA_256) for name, image in images.items()
-        )
+        images = {name.removeprefix("#"): data[one.offset :][: one.size] for name, one in envelope.payloads.items()}
+        order = sorted(images, key=lambda name: (*facts.components, name).index(name))
+        measured = measure_stream((name, io.BytesIO(images[name]), SHA_256) for name in order)
         target = Target(model=facts)
         judge(envelope, trust=scene.world.document, now=scene.world.now, target=target, payload=measured).require()
     except DevguardError as error:
