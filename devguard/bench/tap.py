@@ -140,9 +140,13 @@ class LineTap:
         self._nudge()
 
     def plug_into(self, device_port: str) -> None:
-        """Pull the device's end out and plug it in elsewhere, between two frames or in the middle of one."""
-        self._other_end = _open(device_port)
+        """Pull the device's end out and plug it in elsewhere."""
+        self.plug_soon(device_port)
         self.turn()
+
+    def plug_soon(self, device_port: str) -> None:
+        """The same from within a rule: it is done when the rule has returned."""
+        self._other_end = _open(device_port)
 
     def hold(self) -> None:
         """Let nothing through in either direction; both sides' bytes wait where they are."""

@@ -7,8 +7,8 @@ of the wrong kind or gone is LinkError("link.port"); a vanished peer never hangs
 from __future__ import annotations
 
 import errno
+import math
 import os
-import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,11 +18,13 @@ import serial
 from serial.tools import list_ports as serial_list_ports
 
 from devguard.errors import LinkError
+from devguard.link.adapters import check_adapter, check_terminal
 from devguard.link.ports import URL_TICK, DescriptorPort, Port, SerialPort
 
 SCHEMES: Final = ("socket", "rfc2217", "loop")  # pyserial knows more; some of them write files
 _WRITE_TIMEOUT: Final = 1.0
 _STALLED: Final = 0.25  # how often a port that takes nothing is looked at
+_LOOK: Final = 0.01
 _BUSY: Final = frozenset({errno.EAGAIN, errno.EBUSY, errno.EWOULDBLOCK})
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
 
@@ -68,10 +70,12 @@ class SerialDriver:
     """One open port. Use as a context manager or call `close`."""
 
     def __init__(self, port: Port, name: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock`: seconds of any steady clock; a bench may bring its own, to let a wait pass at once."""
+        """`clock`: seconds of any steady clock; a bench may bring its own, to let a wait pass at once: it is looked at
+        often."""
         self._port = port
         self.name = name
         self._clock = clock
+        self._longest = math.inf if clock is time.monotonic else _LOOK
         self._unsent = b""
         self._engine: object = None
 
@@ -119,7 +123,7 @@ class SerialDriver:
         while True:
             now = self.clock()
             self._unsent = self._unsent or engine.data_to_send(now)
-            data, written = self._port.exchange(self._unsent, self._wait(engine, now, end))
+            data, written = self._port.exchange(self._unsent, min(self._wait(engine, now, end), self._longest))
             self._unsent = self._unsent[written:]
             now = self.clock()
             events = engine.receive_bytes(data, now)
@@ -160,15 +164,15 @@ class SerialDriver:
 
 
 def _must_be_terminal(path: str) -> None:
-    """A regular file, a pipe or a disk given as a port is refused before one byte is written to it."""
+    """A regular file, a disk, somebody's console, an adapter that is a keyboard too: refused before one byte is
+    written to it."""
     if os.name != "posix":
         return
     try:
-        mode = os.stat(path).st_mode
+        check_terminal(path)
+        check_adapter(path)
     except (OSError, ValueError) as error:
         raise _not_opened(path, error) from error
-    if not stat.S_ISCHR(mode):
-        raise LinkError("link.port", f"{path} is not a serial port")
 
 
 def _not_opened(url: str, error: Exception) -> LinkError:

@@ -1,5 +1,6 @@
 """The attack catalogue: every row an attack, made against the real host program and the real emulated device.
 
+    oracle.py   who has to refuse, what has to be unchanged, what has to stand in which log
     world.py    made once for a model: a vendor, a technicians' station with its log, a device that runs 1.1.0
     scene.py    one row being played: what an attacker can do, and the oracles that compare before and after
     run.py      plays the rows; `devguard bench attacks` and the pytest plugin call it
@@ -8,9 +9,10 @@
 How to add a row
     1. Open the file of its class. Write a `Row` with `id`, `title` (the catalogue's, to the letter), `precedent`,
        `attacker`, `regulation`, and a `play(scene)`; put it into `ROWS` and take its id out of `TO_WRITE`.
-    2. An attempt is a function that gives the code it ended with. `scene.pushing(file)` and `scene.commanding("verify",
-       ...)` are the honest host; `scene.offering(build)` and `scene.hostile(script)` are hosts that check nothing;
-       `scene.under(rule, attempt)` does either while the tap meddles. What a host would stop is also tried without one.
+    2. An attempt is a function that gives the code it ended with. `scene.pushing(file or build)` and
+       `scene.commanding("verify", ...)` are the honest host; `scene.offering(build)` and `scene.hostile(script)` are
+       hosts that check nothing; `scene.under(rule, attempt)` does either while the tap meddles (`meddle.py` has rules).
+       What a host would stop is also tried without one.
     3. `scene.refuses(what, attempt, code, by=By...)` is the oracle: device unchanged, old records byte for byte, the
        refusal once in the log of whoever refused. `comes_to_nothing` is for what nobody answers; `holds` for facts.
     4. `scene.goes_through(what, attempt)` shows that the honest way is still open: a bench that refuses all proves

@@ -49,7 +49,7 @@ class NoSession(Row):
             if verb not in PLAIN:
                 attempt = scene.hostile(functools.partial(refused_in_clear, wire.encode([int(verb)])))
                 scene.refuses(f"{verb.name} first of all", attempt, "session.order", by=By.NOBODY)
-        scene.goes_through("an honest push afterwards", scene.pushing(scene.file(scene.next)))
+        scene.goes_through("an honest push afterwards", scene.pushing(scene.next))
 
 
 class OutOfScope(Row):

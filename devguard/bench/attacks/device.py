@@ -35,8 +35,8 @@ from devguard.trust.document import read_trust
 
 _BRISK: Final = 0.01
 _HEARTBEAT: Final = 0.02
-_STEP: Final = 0.02
-_QUIET: Final = 0.1
+_STEP: Final = 0.01
+_QUIET: Final = 0.04
 E = TypeVar("E")
 
 
@@ -117,7 +117,7 @@ class BenchDevice:
     def surroundings(self) -> Surroundings:
         """What it senses; all of it is in the bench's hand."""
         return Surroundings(
-            clock=lambda: int(self.clock.true_time()),
+            clock=lambda: int(self.clock.device_time()),
             uptime=self.clock.ticks,
             battery_percent=lambda: self.battery,
             random=os.urandom,

@@ -33,14 +33,15 @@ class Clock(Protocol):
 class BenchClock:
     """Runs with the machine's clock and jumps when told: a wait of ten minutes takes as long as a function call.
 
-    The device, the line and the host program all read it. `wrong`: by how many seconds the host's calendar is off.
+    The device, the line and the host program all read it. `wrong`: by how many seconds the host's calendar is off,
+    `device_wrong` the device's, where it has one.
     """
 
     def __init__(self, epoch: float) -> None:
         self._epoch = epoch
         self._start = time.monotonic()
         self._jumped = 0.0
-        self.wrong = 0.0
+        self.wrong = self.device_wrong = 0.0
 
     def ticks(self) -> float:
         """Seconds since the clock was made."""
@@ -54,6 +55,10 @@ class BenchClock:
         """Seconds since the epoch, as the host program believes."""
         return self.true_time() + self.wrong
 
+    def device_time(self) -> float:
+        """Seconds since the epoch, as the device's clock chip has it."""
+        return self.true_time() + self.device_wrong
+
     def advance(self, seconds: float) -> None:
         """Let so many seconds pass at once."""
         self._jumped += seconds
@@ -65,7 +70,8 @@ class BenchClock:
 
     def set_to(self, ticks: float) -> None:
         """Go on from there: every row of the bench begins at the same moment."""
-        self._start, self._jumped, self.wrong = time.monotonic(), ticks, 0.0
+        self._start, self._jumped = time.monotonic(), ticks
+        self.wrong = self.device_wrong = 0.0
 
 
 @dataclass(frozen=True, slots=True)

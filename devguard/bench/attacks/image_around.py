@@ -50,14 +50,14 @@ class RidingAlong(Row):
         members = {**honest.envelope.severable, 99: b"rides along"}
         riding = replace(honest, envelope=replace(honest.envelope, severable=members))
         codes = ("envelope.malformed", "envelope.version")
-        scene.refuses("a member nobody knows, pushed", scene.pushing(scene.file(riding)), *codes, by=By.OFFLINE)
+        scene.refuses("a member nobody knows, pushed", scene.pushing(riding), *codes, by=By.OFFLINE)
         attempt = scene.hostile(
             functools.partial(offer_unjudged, scene.bench(), encode_envelope(_bare(riding.envelope)))
         )
         scene.refuses("a member nobody knows, offered", attempt, *codes, by=By.DEVICE_ALONE)
         self._beyond_the_end(scene)
         scene.again()
-        scene.goes_through("the honest release", scene.pushing(scene.file(honest)))
+        scene.goes_through("the honest release", scene.pushing(honest))
         slot, flash = scene.world.model.layout.primary, scene.device.backend
         area = flash.read(slot.image, slot.image_capacity)
         padding = area[len(honest.image) :]

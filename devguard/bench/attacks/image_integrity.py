@@ -132,7 +132,7 @@ class BitSweep(Row):
             scene.refuses(f"byte {at} of the offer, at the device", attempt, *_DAMAGED, by=By.DEVICE_ALONE)
 
 
-_STRIDE: Final = 7
+_STRIDE: Final = 23
 _DAMAGED: Final = (
     "envelope.malformed", "envelope.not-deterministic", "envelope.version", "wire.malformed", "signature.invalid",
     "signature.algorithm", "signature.critical", "signature.hybrid", "signature.threshold", "signature.missing",
@@ -180,7 +180,7 @@ class DegenerateSignatures(Row):
             "the same with honest signatures would be accepted", _judged(scene, scene.file(honest).read_bytes()) is None
         )
         for what, build, codes in self._variants(honest):
-            scene.refuses(f"{what}, pushed", scene.pushing(scene.file(build)), *codes, by=By.OFFLINE)
+            scene.refuses(f"{what}, pushed", scene.pushing(build), *codes, by=By.OFFLINE)
             scene.refuses(f"{what}, offered", scene.offering(build), *codes, by=By.DEVICE_ALONE)
         for order, point in _SMALL_ORDER.items():
             key = bytes.fromhex(point)

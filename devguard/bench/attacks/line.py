@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from devguard.bench.attacks import line_ends
 from devguard.bench.attacks.meddle import forged, noisy, on_number, sealed_by_session, swapping
 from devguard.bench.attacks.row import Attacker, Row
 from devguard.bench.attacks.scene import By, Scene
@@ -28,9 +29,8 @@ class Replay(Row):
     regulation = ("1.A4",)
 
     def play(self, scene: Scene) -> None:
-        file = scene.file(scene.next)
         start = len(scene.tap.to_device), len(scene.tap.from_device)
-        scene.goes_through("a good push, recorded", scene.pushing(file))
+        scene.goes_through("a good push, recorded", scene.pushing(scene.next))
         said, heard = scene.tap.to_device[start[0] :], scene.tap.from_device[start[1] :]
         for what in ("the device as it is", "the device reset to before"):
             scene.comes_to_nothing(f"its bytes, {what}", lambda: scene.tap.inject(Heading.TO_DEVICE, said))
@@ -51,7 +51,7 @@ class Replay(Row):
 
         def attempt() -> str | None:
             with FakeDevice(recorded_answers(messages), scene.world.clock.ticks) as fake, scene.device.hurry():
-                return scene.pushing(scene.file(scene.next), "--port", fake.port)()
+                return scene.pushing(scene.next, "--port", fake.port)()
 
         return attempt
 
@@ -59,7 +59,7 @@ class Replay(Row):
     def _single_frames(scene: Scene) -> None:
         """Every frame of a live session twice: each counts once."""
 
-        attempt = scene.pushing(scene.file(scene.next))
+        attempt = scene.pushing(scene.next)
         scene.goes_through("a live push, every frame twice", scene.under(lambda passing: (passing.raw,) * 2, attempt))
         scene.runs_whole("every frame twice", scene.next)
 
@@ -74,9 +74,8 @@ class Meddling(Row):
     regulation = ("1.A4", "11.2")
 
     def play(self, scene: Scene) -> None:
-        file = scene.file(scene.next)
         start = len(scene.tap.to_device)
-        scene.goes_through("a good push, recorded", scene.pushing(file))
+        scene.goes_through("a good push, recorded", scene.pushing(scene.next))
         sessions = sealed_by_session(scene.tap.to_device[start:])
         sealed = [raw for frames in sessions for raw in frames]
         last = {sum(map(len, sessions[: number + 1])) - 1 for number in range(len(sessions))}
@@ -92,7 +91,7 @@ class Meddling(Row):
             "forged": lambda passing: (forged(passing.raw),),
             "spliced from another session": lambda _passing: (of_then,),
         }
-        pushing = scene.pushing(scene.file(scene.next))
+        pushing = scene.pushing(scene.next)
         for what, change in changes.items():
             attempt = scene.under(on_number(number, change), pushing)
             name = f"frame {number} {what}"
@@ -115,16 +114,10 @@ class Meddling(Row):
         if not alone:
             rules["swapped with the next"] = swapping(number)
         for what, rule in rules.items():
-            scene.goes_through(f"frame {number} {what}", scene.under(rule, scene.pushing(scene.file(scene.next))))
+            scene.goes_through(f"frame {number} {what}", scene.under(rule, scene.pushing(scene.next)))
             scene.runs_whole(f"frame {number} {what}", scene.next)
             scene.again()
 
 
-ROWS: Final[tuple[type[Row], ...]] = (Replay, Meddling)
-TO_WRITE: Final = {
-    "F03": "Fake device reports success (or hides the update)",
-    "F04": "Weak pairing: static key, CRC as key, timestamp auth, open pairing window",
-    "F06": "Technician walks away: open session taken over",
-    "F07": "Wrong or swapped port: the pump of another patient",
-    "F08": "BadUSB: the 'serial adapter' is a keyboard, hub or other class; hostile pty driver",
-}
+ROWS: Final[tuple[type[Row], ...]] = (Replay, Meddling, *line_ends.ROWS)
+TO_WRITE: Final[dict[str, str]] = {}

@@ -97,9 +97,9 @@ class Scene(Oracles):
         """An ordinary push over the tapped line, with fresh grants unless given; of an option the last one counts."""
         return self.run("push", file, *self.world.push_options(self.folder, grants), *more)
 
-    def pushing(self, file: Path, *more: str | Path, grants: Sequence[Grant] | None = None) -> Attempt:
-        """The same as an attempt."""
-        return lambda: _code(self.push(file, *more, grants=grants))
+    def pushing(self, what: Path | Build, *more: str | Path, grants: Sequence[Grant] | None = None) -> Attempt:
+        """The same as an attempt, of a file or of a release."""
+        return lambda: _code(self.push(self.file(what) if isinstance(what, Build) else what, *more, grants=grants))
 
     def commanding(self, *args: str | Path, env: Mapping[str, str] | None = None) -> Attempt:
         """A command of the host program as an attempt."""
