@@ -101,7 +101,7 @@ class _Lane:
 class LineTap:
     """Joins a new pseudo-terminal to the device's one. `port` is for the bench; `to_device` is what it said.
 
-    `rule` may be set and taken away at any time. `quiet_since`: monotonic seconds when the last byte moved.
+    `rule` may be set and taken away at any time.
     """
 
     def __init__(self, device_port: str, rule: Rule | None = None) -> None:
@@ -113,7 +113,6 @@ class LineTap:
             self._line.close()
             raise
         self.rule = rule
-        self.quiet_since = time.monotonic()
         self._lanes = {heading: _Lane(heading) for heading in Heading}
         self._said: deque[tuple[Heading, bytes]] = deque()
         self._holding = False
@@ -133,6 +132,12 @@ class LineTap:
     def from_device(self) -> bytes:
         """All that the device has said."""
         return bytes(self._lanes[Heading.FROM_DEVICE].record)
+
+    @property
+    def moved(self) -> tuple[int, int]:
+        """How many bytes the bench, and the device, have said."""
+        to_device, from_device = self._lanes.values()
+        return len(to_device.record), len(from_device.record)
 
     def inject(self, heading: Heading, data: bytes) -> None:
         """Say `data` as if it came from the other side; not recorded."""
@@ -180,7 +185,6 @@ class LineTap:
                 data = self._read(end)
                 if data and end in lanes:
                     lanes[end].took(data, self.rule)
-                    self.quiet_since = time.monotonic()
             while self._said:
                 heading, data = self._said.popleft()
                 self._lanes[heading].pending += data

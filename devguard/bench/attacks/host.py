@@ -5,6 +5,7 @@ The command line lies in a later room: whoever starts the bench hands it in as a
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 _NAP: Final = 0.001
+_LATELY: Final = 2.0
 
 
 class Clock(Protocol):
@@ -41,11 +43,23 @@ class BenchClock:
         self._epoch = epoch
         self._start = time.monotonic()
         self._jumped = 0.0
+        self._looks: dict[int, tuple[int, float]] = {}  # thread -> how often it has looked, and when last
         self.wrong = self.device_wrong = 0.0
 
     def ticks(self) -> float:
         """Seconds since the clock was made."""
-        return time.monotonic() - self._start + self._jumped
+        now, thread = time.monotonic(), threading.get_ident()
+        self._looks[thread] = (self._looks.get(thread, (0, 0.0))[0] + 1, now)
+        return now - self._start + self._jumped
+
+    def looks(self) -> dict[int, int]:
+        """How often each thread has looked at the clock that has done so lately: the others wait for nothing."""
+        now = time.monotonic()
+        return {thread: count for thread, (count, last) in list(self._looks.items()) if now - last < _LATELY}
+
+    def all_waiting(self, since: Mapping[int, int]) -> bool:
+        """Whether everybody who looks at the clock has come round a wait since then, and nobody is at work."""
+        return all(count >= since.get(thread, 0) + 2 for thread, count in self.looks().items())
 
     def true_time(self) -> float:
         """Seconds since the epoch, as the world has it."""

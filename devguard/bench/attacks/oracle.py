@@ -71,7 +71,7 @@ class Oracles:
     def look(self) -> Look:
         """State and logs as they are."""
         state = self.device.snapshot()
-        return Look(state, bench_log(self.home / "evidence"), len(self.tap.to_device))
+        return Look(state, bench_log(self.home / "evidence"), self.tap.moved[0])
 
     def refuses(
         self, what: str, attempt: Attempt, *codes: str, by: By, allowed: tuple[str, ...] = (), device: str | None = None
