@@ -21,6 +21,7 @@ from devguard.cli.context import Command, Invocation, LazyGroup, VerdictExit, pr
 from devguard.errors import DevguardError, Exit, Malformed, Refused
 
 if TYPE_CHECKING:
+    from devguard.packets.capture import Form
     from devguard.packets.family import Family
     from devguard.packets.packet import Context, Packet
 
@@ -139,7 +140,7 @@ def _decoded(family: Family, source: str, context: Context) -> list[Packet]:
         alone = family.decode(b"".join(part.data for part in parts), context)
         if alone.valid or family.framer is None:
             return [alone]
-    decoder = Decoder(family, context)
+    decoder = Decoder(family, context, edges=form is capture.Form.HEX)
     found = [packet for part in parts for _, packet in decoder.feed(part.data, (part.interface, part.direction))]
     found += [packet for _, packet in decoder.finish()]
     return found or [family.decode(b"".join(part.data for part in parts), context)]
@@ -164,11 +165,12 @@ def watch(
 ) -> None:
     """Follow a port or a file: one line per packet, a summary at the end. Ctrl-C ends it; -q prints what acts only."""
     from devguard.cli.watching import Tally, report
+    from devguard.packets.capture import Form
     from devguard.packets.decoder import Decoder
     from devguard.packets.registry import family_named
 
-    chosen = family_named(family)
-    decoder = Decoder(chosen, _context(keys, names))
+    chosen, context = family_named(family), _context(keys, names)
+    decoder: Decoder | None = None
     tally = Tally()
     interrupted = False
     stopped: DevguardError | None = None
@@ -179,14 +181,17 @@ def watch(
 
     with ExitStack() as stack:
         try:
-            for data, stream in _source(chosen, source, baud, stack, follow=follow):
+            form, parts = _source(chosen, source, baud, stack, follow=follow)
+            decoder = Decoder(chosen, context, edges=form is Form.HEX)
+            for data, stream in parts:
                 tell(decoder.feed(data, stream))
         except KeyboardInterrupt:
             interrupted = True
         except DevguardError as error:  # what was seen until then is still told
             stopped = error
-    tell(decoder.finish())
-    tally.skipped, tally.damaged = decoder.skipped, decoder.damaged
+    if decoder is not None:
+        tell(decoder.finish())
+        tally.skipped, tally.damaged = decoder.skipped, decoder.damaged
     invocation.printed = True
     summary: dict[str, Any] = {"summary": tally.to_json()}
     if stopped is not None:
@@ -266,17 +271,15 @@ def _open(source: str, stack: ExitStack) -> io.BufferedReader:
 
 def _source(
     family: Family, source: str, baud: int | None, stack: ExitStack, *, follow: bool
-) -> Iterator[tuple[bytes, Hashable]]:
-    """(bytes, stream) as they come: from a port until it is gone or Ctrl-C, from a file until its end."""
+) -> tuple[Form, Iterator[tuple[bytes, Hashable]]]:
+    """(form, (bytes, stream) as they come): from a port until it is gone or Ctrl-C, from a file until its end."""
     from devguard.cli.watching import Growing, listen
     from devguard.packets import capture
 
     path = Path(source)
     if source.startswith(_SCHEMES) or (_exists(path) and path.is_char_device()):
         _needs_marks(family, "a port")
-        for data in listen(source, baud or family.baud or 115_200):
-            yield data, 0
-        return
+        return capture.Form.RAW, ((data, 0) for data in listen(source, baud or family.baud or 115_200))
     if source != "-" and not _exists(path):
         raise Refused("file.missing", f"there is no port and no file {source}")
     reader = _open(source, stack)
@@ -285,8 +288,7 @@ def _source(
     form = capture.recognise(reader.peek(4096)[:4096])
     if form is capture.Form.RAW:
         _needs_marks(family, "raw bytes")
-    for record in capture.records(reader, form):
-        yield record.data, (record.interface, record.direction)
+    return form, ((record.data, (record.interface, record.direction)) for record in capture.records(reader, form))
 
 
 def _needs_marks(family: Family, what: str) -> None:

@@ -1,8 +1,9 @@
 """From records as they come to packets: the one way a capture or a port is read, whatever the family.
 
 A family with marks of its own is read as one stream for each direction of each interface; of the others each record,
-or as many as a message goes on in, is a packet. Memory is constant: one read, and of each stream one packet that is not
-yet whole.
+or as many as a message goes on in, is a packet. So are the records of a family that has both ways, where they are known
+to be its own and no chunks of a stream (`edges`). Memory is constant: one read, and of each stream one packet that is
+not yet whole.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from devguard.packets.packet import NOTHING, Context, Packet
 class Decoder:
     """The packets of a family, each with its place: its offset in its stream, or the number of its first record."""
 
-    def __init__(self, family: Family, context: Context = NOTHING) -> None:
+    def __init__(self, family: Family, context: Context = NOTHING, *, edges: bool = False) -> None:
         self._decode = family.bulk or family.decode
-        self._make = family.framer or family.gather or Singly
+        self._make = (edges and family.gather) or family.framer or family.gather or Singly
         self._context = context
         self._framers: dict[Hashable, Framer] = {}
 

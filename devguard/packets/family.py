@@ -33,7 +33,8 @@ class Framer(Protocol):
 @dataclass(frozen=True, slots=True)
 class Family:
     """One family. `framer`: finds its packets in a stream; None where packets have no marks of their own and come one
-    a record (Bluetooth, radio). `gather`, for those: puts the records together in which a message goes on.
+    a record (Bluetooth, radio). `gather`, for those: puts the records together in which a message goes on; a family
+    that has a framer too is read so where records are known to begin and end with its packets.
 
     `bulk`, for fixed-layout families, is the fast path: a compiled layout with the checksum beside it, equal to
     `decode` in all it says. `baud`: the usual line speed where it is a serial protocol.

@@ -8,8 +8,8 @@
 
 Checksum: CRC-8 0x9B; reads come padded with zeros to 64 bytes, which a stream's reader skips. A poll carries none. The
 pump's serial number is all that a command needs: nothing is authenticated. Therapy-affecting: opcodes 40 to 6F (bolus,
-temporary basal, suspend, profiles, limits, clock, remote ids, keys, power control). Parameters, data and the serial
-number are patient data.
+temporary basal, suspend, profiles, limits, clock, remote ids, keys, power control). Data and the serial number are
+patient data.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import construct as c
 from devguard.packets.checksums import crc8_minimed
 from devguard.packets.families import _minimed as minimed
 from devguard.packets.family import Family, Read
+from devguard.packets.gather import Singly
 from devguard.packets.layout import Damaged, Layout, Swift, rest
 from devguard.packets.packet import Context, Effect, Packet, checked, unreadable
 from devguard.packets.stream import LengthFramer
@@ -184,4 +185,4 @@ def framer(read: Read, _context: Context) -> LengthFramer:
     return LengthFramer((b"\x01", b"\x02", b"\x03", b"\x0c"), _size, LONGEST, read)
 
 
-FAMILIES: Final = (Family(NAME, "MiniMed CareLink USB stick", decode, framer, bulk),)
+FAMILIES: Final = (Family(NAME, "MiniMed CareLink USB stick", decode, framer, bulk, gather=Singly),)

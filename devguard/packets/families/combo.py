@@ -148,7 +148,7 @@ def decode_transport(data: bytes, _context: Context) -> Packet:
         good,
         therapy,
         code="packet.crc" if good is False else None,
-        detail=f"the payload is {body.payload.hex()}, the header gives {expected:#06x}" if good is False else "",
+        detail=f"the payload is not the header's CRC {expected:#06x}" if good is False else "",
         patient=frozenset({"payload", "framed"}),
         told=told,
     )

@@ -4,7 +4,8 @@
 
 No checksum at this layer, and nothing is authenticated. Read in full: bolus, temporary basal (set and read), clock,
 battery, model; other bodies stay bytes. Strokes are 1/40 U (two bytes) or 1/10 U (one byte); durations count 30 min.
-Therapy-affecting: the CareLink commands from 40 to 6F and every remote button. Doses and rates are patient data.
+Therapy-affecting: the CareLink commands from 40 to 6F and every remote button. What a pump answers of doses and rates,
+bodies and the address are patient data.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def decode(data: bytes, _context: Context) -> Packet:
             code, detail = error.code, error.message
     therapy = got.type == REMOTE or (got.type == CARELINK and minimed.acts(got.message))
     name = fields["message_name"] or f"unknown {got.message:#04x}"
-    patient = minimed.PATIENT & fields.keys() if not therapy else frozenset({"body"})
+    patient = (minimed.PATIENT & fields.keys() if not therapy else {"body"}) | {"address"}
     told = minimed.effect(got.message) if got.type == CARELINK else None
     return Packet(NAME, name, data, fields, None, therapy, False, code, detail, frozenset(patient), told)
 

@@ -5,11 +5,11 @@
     minimed_rf_4b6b:  each half byte as one of sixteen six-bit symbols, ended by twelve zero bits
 
 Types: A2 mysentry, A5 meter, A6 remote, A7 carelink (pump and programmer), A8, AA and AB sensors. Checksums: CRC-8
-0x9B, sensors CRC-16 0x1021 from FFFF. Zero bytes that an encoder leaves behind the checksum cannot be told
-from a longer body (this CRC of a packet and its CRC is zero): the frame stays valid, its body longer. Nothing is
-authenticated: the six digits of the address are all there is. Therapy-affecting: every button of a remote, and the
-CareLink commands from 40 to 6F (bolus, temporary basal, suspend, profiles, limits, clock, remote ids). Bodies are
-patient data.
+0x9B, sensors CRC-16 0x1021 from FFFF. Zero bytes that an encoder leaves behind the checksum cannot be told from a
+longer body (this CRC of a packet and its CRC is zero): the frame stays valid, its body longer. Nothing is
+authenticated: the six digits of the address, the pump's serial number, are all there is. Therapy-affecting: every
+button of a remote, and the CareLink commands from 40 to 6F (bolus, temporary basal, suspend, profiles, limits, clock,
+remote ids). Bodies are patient data.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _frame(family: str, raw: bytes, data: bytes, extra: dict[str, Any], layout: 
         {**fields, **extra},
         (found, expected),
         therapy=therapy,
-        patient={"body", "decoded"},
+        patient={"address", "remote_id", "body", "decoded"},
         told=told,
     )
 

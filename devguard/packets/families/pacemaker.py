@@ -26,6 +26,7 @@ import construct as c
 from devguard.errors import Malformed, Refused
 from devguard.packets.checksums import xor8
 from devguard.packets.family import Family, Read
+from devguard.packets.gather import Singly
 from devguard.packets.layout import Damaged, Layout, parse, rest
 from devguard.packets.packet import Context, Effect, Packet, checked, unreadable
 from devguard.packets.profile import PROFILE, outside
@@ -233,4 +234,4 @@ def _size_c(head: bytes) -> int | None:
     return SIZE_C
 
 
-FAMILIES: Final = (Family(NAME, "Open pacemaker projects (3K04), serial", decode, framer, baud=115200),)
+FAMILIES: Final = (Family(NAME, "Open pacemaker projects (3K04), serial", decode, framer, baud=115200, gather=Singly),)

@@ -5,8 +5,9 @@
 
 Numbers are big endian. The frame carries no checksum; over serial, CRC-16 0x1021 from 0 covers the frame, and `length`
 counts frame and checksum. SMP authenticates nothing. Therapy-affecting is what changes the firmware that runs, asked or
-answered: reset, image upload, erase and state. Values of the map are shown as they are, bytes as hex; a body that is no
-CBOR map is not valid.
+answered: reset, image upload, erase and state; setting the clock, settings, files and shell commands act too, though
+the readers do not mark them. Values of the map are shown as they are, bytes as hex; a body that is no CBOR map is not
+valid. Answers about settings, files, shell and a vendor's own groups are patient data.
 """
 
 from __future__ import annotations
@@ -84,6 +85,9 @@ _ACTS: Final = frozenset({(0, 5), (1, 0), (1, 1), (1, 5), (63, 0)})
 # which can change whatever the device does.
 _UNMARKED: Final = frozenset({(0, 4), (3, 0), (3, 1), (3, 2), (3, 3), (8, 0), (9, 0)})
 _WRITE: Final = 2
+_ANSWERS: Final = frozenset({1, 3})
+_PRIVATE: Final = frozenset({3, 8, 9})  # settings, files, shell: what a device answers there may be a patient's
+_USER: Final = 64
 _WRITES: Final = frozenset({2, 3})
 
 PACKET: Final = c.Struct(
@@ -138,7 +142,9 @@ def decode_frame(data: bytes, _context: Context) -> Packet:
     elif code is not None or (writes and what not in _COMMANDS):
         told = Effect.UNKNOWN
     name = _name(got.head.op, got.group, got.command)
-    return Packet(FRAME, name, data, fields, None, therapy, code=code, detail=detail, told=told)
+    answers = got.head.op in _ANSWERS and (got.group in _PRIVATE or got.group >= _USER)
+    private = frozenset({"kwargs"} & fields.keys()) if answers else frozenset()
+    return Packet(FRAME, name, data, fields, None, therapy, False, code, detail, private, told)
 
 
 def _name(operation: int, group: int, command: int) -> str:
@@ -201,7 +207,8 @@ def decode_serial(data: bytes, context: Context) -> Packet:
         fields["smp"] = dict(inner.fields)
     name = inner.name if inner.valid else "block"
     acts = inner.therapy_affecting
-    packet = checked(SERIAL, name, data, fields, (found, expected), therapy=acts, told=inner.told)
+    private = {"frame", "smp"} if inner.patient or not inner.valid else ()
+    packet = checked(SERIAL, name, data, fields, (found, expected), therapy=acts, told=inner.told, patient=private)
     if packet.valid and got.length != len(got.frame) + 2:
         detail = f"the block says {got.length} bytes, has {len(got.frame) + 2}"
         return packet._replace(code="packet.length", detail=detail)
