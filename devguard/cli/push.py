@@ -120,14 +120,17 @@ class Pusher(Visit):
         signer, one = self.technician()
         checked = self.check(one, signer, trust, self.action, release.model)
         checked.covers(release)
+        over_smp = None
+        if self.wish.protocol == "smp":
+            from devguard.cli.push_smp import SmpPush
+
+            over_smp = SmpPush(self, trust, judged, signer, checked)
         if self.wish.dry_run:
             self.note.details["dry-run"] = "yes"
             self.note.commit()
             return {"accepted": True, "code": None, "dry_run": True, "device": None, "report": None, "link": None}
-        if self.wish.protocol == "smp":
-            from devguard.cli.push_smp import push_over_smp
-
-            return push_over_smp(self, trust, judged, signer, checked)
+        if over_smp is not None:
+            return over_smp.run()
         return self._push(trust, judged, signer, checked)
 
     def _verdict(self, trust: TrustDocument) -> tuple[Release, Judged]:

@@ -2,8 +2,8 @@
 
 What such a device cannot check is said to whoever pushes, in the result and in the evidence record. Because nobody else
 does, this bench holds the grant's use as spent before the first byte goes, and has the technician sign what is about to
-happen. The device proves no serial number: the one that the grant names (or `--serial`) is a statement, and the record
-says so.
+happen. The device proves no serial number: whoever stands before it reads the label and types (or scans) it, and the
+record says who said what. Where a push ends early, it says how it leaves the device.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ import base64
 import hashlib
 import importlib.util
 import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from devguard.custody.keyfile import FileSigner
     from devguard.grant.check import CheckedGrant
     from devguard.link.smp_runner import SmpRunner
-    from devguard.session.smp_image import JudgedImage
     from devguard.session.smp_update import Outcome, SmpUpdate, Survey
     from devguard.trust.document import TrustDocument
     from devguard.verdict.judge import Release
@@ -37,12 +39,14 @@ UNCHECKED: Final = (
     "this device cannot check the technician itself: it speaks only MCUmgr and knows neither grants nor signatures of "
     "releases",
     "release, grant and technician were checked on this bench, and nowhere else",
-    "the device proved no serial number; whether therapy is idle and the battery full is for you to see",
+    "the device proves no serial number; whether therapy is idle and the battery full is for you to see",
 )
 NO_TRIAL: Final = (
-    "the device's bootloader answers, no firmware: the image replaces what is there, and there is no way back"
+    "the device's bootloader answers, no firmware: the image replaces what is there, there is no way back, and nobody "
+    "can say whether what was there is newer"
 )
 NO_TRIALS: Final = "the device's bootloader knows no trials: it started the image by itself, and there is no way back"
+NOBODY: Final = "nobody confirmed the serial number at the device: give the one on its label with --serial"
 APPROVER_PAUSE: Final = 2.0
 _PROBE_SECONDS: Final = 2.0
 _TEXT: Final = 500  # characters of one detail of a record
@@ -54,44 +58,44 @@ def need_smp() -> None:
         raise Refused("smp.package", "devices that speak MCUmgr need the smp package, which is not installed here")
 
 
-def push_over_smp(
-    pusher: Pusher, trust: TrustDocument, judged: Judged, signer: FileSigner, checked: CheckedGrant
-) -> dict[str, Any]:
-    """The rest of a push whose release and grant have been checked; the JSON result of the contract."""
-    need_smp()
-    return _SmpPush(pusher, trust, judged, signer, checked).run()
+class SmpPush:
+    """The rest of a push whose release and grant have been checked, in steps; each may refuse.
 
-
-class _SmpPush:
-    """One push over MCUmgr, in steps; each may refuse."""
+    Making one checks everything that can be known without a port: the package, the images, the serial number.
+    """
 
     def __init__(
         self, pusher: Pusher, trust: TrustDocument, judged: Judged, signer: FileSigner, checked: CheckedGrant
     ) -> None:
+        from devguard.session.smp_image import judged_images
+
         self.pusher = pusher
         self.invocation, self.wish, self.note = pusher.invocation, pusher.wish, pusher.note
         self.trust, self.judged, self.signer, self.checked = trust, judged, signer, checked
-        self.images: tuple[JudgedImage, ...] = ()
+        self.note.details["protocol"] = "smp"
+        self.note.details["device-checks"] = "nothing: it cannot check technician, grant or release"
+        need_smp()
+        self.release = self._judge(None)
+        self.images = judged_images(self.release, judged.payloads, self.wish.image)
         self.second: CheckedGrant | None = None
+        self.update: SmpUpdate | None = None
         self.warnings = list(UNCHECKED)
 
     def run(self) -> dict[str, Any]:
-        """Survey, judge once more, sign, upload, try, keep."""
+        """Survey, judge once more, sign, upload, try, keep; the JSON result of the contract."""
         from devguard.link.driver import SerialDriver
         from devguard.link.smp_engine import smp_parameters
         from devguard.link.smp_runner import SmpRunner
-        from devguard.session.smp_image import judged_images
         from devguard.session.smp_update import survey
 
         wish = self.wish
-        release = self._judge(None)
-        self.images = judged_images(release, self.judged.payloads, wish.image)
-        self._describe()
+        self._describe(self._confirmed_serial())
         session_id = os.urandom(32)
-        self._approve(release, session_id)
+        self._approve(self.release, session_id)
         port = self._port()
         started = time.monotonic()
-        with SmpRunner(lambda: SerialDriver.open(port, wish.baud), smp_parameters(wish.baud), os.urandom) as runner:
+        runner = SmpRunner(lambda: SerialDriver.open(port, wish.baud), smp_parameters(wish.baud), os.urandom)
+        with self._leaving(), runner:
             found = runner.run(survey())
             release = self._judge(found)
             self._state(release, session_id)
@@ -99,12 +103,46 @@ class _SmpPush:
             outcome = self._push(runner, update, found)
             return self._result(release, found, outcome, runner, time.monotonic() - started)
 
-    def _describe(self) -> None:
-        """Into every record of this push, refusals too: what the device does not do."""
+    @contextmanager
+    def _leaving(self) -> Iterator[None]:
+        """With every failure and interruption, and in its record: how this leaves the device."""
+        try:
+            yield
+        except DevguardError as error:
+            error.hint = f"{self._standing()}; {error.hint}"
+            raise
+        except (KeyboardInterrupt, click.exceptions.Abort):
+            self.invocation.note(f"\ninterrupted: {self._standing()}")
+            raise
+
+    def _standing(self) -> str:
+        from devguard.session.smp_standing import Standing
+
+        standing = Standing.UNTOUCHED if self.update is None else self.update.standing
+        self.note.details["device-left"] = standing.value
+        return standing.value
+
+    def _confirmed_serial(self) -> str:
+        """Who says that this is the device: `--serial`, or the person at the terminal, or nobody.
+
+        The prompt does not show what it wants to hear. `Refused("device.identity")` for a label with another one.
+        """
+        serial = self._serial()
+        if self.wish.serial is not None:
+            return "given with --serial, not proven"
+        if self.invocation.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            self.warnings.append(NOBODY)
+            return "named by the grant alone, confirmed by nobody, not proven"
+        typed = str(click.prompt("serial number on the device's label, typed or scanned", err=True)).strip()
+        if typed != serial:
+            raise Refused("device.identity", f"the label says {typed!r}, the grant is for {serial}")
+        return "read off the label by the technician, not proven"
+
+    def _describe(self, serial: str) -> None:
+        """What is pushed, whereto and why, into every record of it, refusals too; and the warnings. `serial`: who says
+        it."""
         self.note.device = self._serial()
-        self.note.details["protocol"] = "smp"
-        self.note.details["device-checks"] = "nothing: it cannot check technician, grant or release"
-        self.note.details["serial"] = "stated by the technician, not proven"
+        self.note.details["serial"] = serial
         for one in self.images:
             self.note.details[f"image-{one.number}"] = f"{one.component} {one.hash.hex()}"
         for name in ("reason", "work_order"):
@@ -114,7 +152,7 @@ class _SmpPush:
             self.invocation.note(f"warning: {warning}")
 
     def _serial(self) -> str:
-        """The one that a person stands for: what the grant names, or the command line where it names several."""
+        """What the grant names, or the command line where it names several."""
         named = self.checked.grant.scope.serials
         if self.wish.serial is None and (len(named) != 1 or "*" in named):
             what = "an MCUmgr device does not say its serial number, and the grant does not name exactly one"
@@ -122,6 +160,8 @@ class _SmpPush:
         return self.checked.device.serial
 
     def _port(self) -> str:
+        if self.wish.port is None:
+            self.invocation.note("no --port: asking every serial port for a device that speaks MCUmgr")
         port = self.wish.port or _only_answering(self.wish.baud)
         self.note.details["port"] = port
         return port
@@ -218,6 +258,7 @@ class _SmpPush:
         technicians = load_model(release.model).facts.technicians
         update = SmpUpdate(release, self.checked, self.images, self.invocation.now, self.second, technicians)
         update.check(found)
+        self.update = update
         if found.recovery:
             self._no_trial(NO_TRIAL)
         self.note.remember.append(lambda memory: self._spent(memory, release))
@@ -299,7 +340,7 @@ def _only_answering(baud: int) -> str:
     from devguard.session.smp_script import Ask, Script
 
     def hello() -> Script[None]:
-        yield Ask(smp_requests.parameters(), _PROBE_SECONDS, once=True)
+        yield Ask(smp_requests.parameters(), _PROBE_SECONDS)
 
     live = []
     for port in (one.device for one in list_ports()):

@@ -43,17 +43,20 @@ class LieKind(enum.StrEnum):
     SILENT_REVERT = "silent-revert"  # it runs the new image until it is told to keep it, and then the old one again
     NOT_KEPT = "not-kept"  # it says that it keeps the image, and its state does not
     PERMANENT = "permanent"  # asked for a trial it would keep the image at once
+    GOES_BACK = "goes-back"  # it keeps the image, and would start the old one at its next reset
     VERSION = "version"  # the judged hash under another version
     NO_RESET = "no-reset"  # it says it resets, and does not
     OFFSET_AHEAD = "offset-ahead"  # it has bytes that nobody has sent yet
     OFFSET_BACK = "offset-back"  # it loses what it had, again and again
     STUCK = "stuck"  # it never gets on
+    DRIP = "drip"  # of every piece it takes one byte
     HUGE = "huge"  # numbers at their ends
     CBOR = "cbor"  # bodies that are no CBOR
     TRUNCATED = "truncated"  # bodies that end early
     DEEP = "deep"  # bodies nested ten thousand times
     SEQUENCE = "sequence"  # answers to questions that nobody asked
     LENGTH = "length"  # headers that speak of other bodies
+    TEXTS = "texts"  # a version that writes to the terminal
     MUTE = "mute"  # no answer to any piece
 
 
@@ -83,6 +86,8 @@ class Lie:
         early = self._unheard(asked)
         if early is not None:
             return early
+        if self.kind is LieKind.DRIP and _command(asked.header) == _UPLOAD:
+            frame = _with_body(frame, _first_byte(asked.values))
         honest = self.server.answer(frame)
         if honest is None:
             return None
@@ -100,7 +105,7 @@ class Lie:
         """Pieces that the server never sees."""
         if _command(asked.header) != _UPLOAD or self.kind not in (LieKind.NOTHING_WRITTEN, LieKind.CLAIMED_HASH):
             return None
-        offset, data = asked.values.get("off", 0), asked.values.get("data", b"")
+        offset, data = _piece(asked.values)
         self._told["hash"] = data[-_HASH:]  # where an unsigned image has it
         return reply(asked.header, {"off": offset + len(data)})
 
@@ -151,15 +156,31 @@ class Lie:
             one["confirmed"] = False
         elif self.kind is LieKind.PERMANENT and one.get("pending"):
             one["permanent"] = True
-        elif self.kind is LieKind.VERSION:
-            one["version"] = "7.7.7"
+        elif self.kind is LieKind.GOES_BACK and self._told.get("kept") and not one.get("active"):
+            one["pending"] = True
+        elif self.kind in _VERSIONS:
+            one["version"] = _VERSIONS[self.kind]
 
 
+_VERSIONS: Final = {LieKind.VERSION: "7.7.7", LieKind.TEXTS: "1.1.0\x1b]0;confirmed\x07\x1b[2J"}
 _SAYS_YES: Final = frozenset({LieKind.NO_TRIAL, LieKind.NOT_KEPT, LieKind.SILENT_REVERT, LieKind.CLAIMED_HASH})
 
 
 def _command(header: Header) -> tuple[int, int]:
     return header.group, header.command
+
+
+def _piece(values: Mapping[str, Any]) -> tuple[int, bytes]:
+    """Offset and bytes of a piece; whatever else a host may send is none."""
+    offset, data = values.get("off"), values.get("data")
+    good = isinstance(offset, int) and not isinstance(offset, bool) and offset >= 0 and isinstance(data, bytes)
+    return (offset, data) if good else (0, b"")  # type: ignore[return-value]
+
+
+def _first_byte(values: Mapping[str, Any]) -> bytes:
+    """A piece cut down to its first byte; the first one keeps its header, without which nothing begins."""
+    offset, data = _piece(values)
+    return wire.encode({**values, "data": data[:1]} if offset else values)
 
 
 def _with_body(frame: bytes, body: bytes) -> bytes:

@@ -20,8 +20,7 @@ from devguard.session.smp_frame import HEADER, Message, Request, read_header, re
 
 SEQUENCES: Final = 256
 MOST_HELD: Final = 64  # transmissions whose late answer is still known, well below the number of sequences
-SLOW_FIRST: Final = 5.0
-SLOWEST: Final = 40.0
+SLOW: Final = 5.0  # seconds; asked again meanwhile it does the same work once
 
 
 def smp_parameters(baud: int) -> LinkParameters:
@@ -92,9 +91,7 @@ class SmpEngine:
 
     def _patience(self, request: Request) -> float:
         usual = self.round_trip.timeout
-        if not request.slow:
-            return usual
-        return min(max(usual, SLOW_FIRST * (1 << min(self.round_trip.backoff, 4))), SLOWEST)
+        return max(usual, SLOW) if request.slow else usual
 
     def forget(self) -> None:
         """Nothing that is still unanswered matters any more."""
@@ -118,7 +115,11 @@ class SmpEngine:
         """What the bytes that have come, and the time that has passed, amount to."""
         self.bytes_received += len(data)
         events: list[SmpEvent] = []
-        for frame in self._reader.feed(data):
+        damaged = self._reader.damaged
+        frames = self._reader.feed(data)
+        if self._reader.damaged > damaged:
+            self.round_trip.backoff = 0  # it does answer, and the line spoils it: waiting longer would mend nothing
+        for frame in frames:
             event = self._frame(frame, now)
             if event is not None:
                 events.append(event)

@@ -1,12 +1,13 @@
 """Runs scripts of `session.smp_script` over a port: asks again what got no answer, streams uploads, keeps the time.
 
-Every wait is bounded: a question by its patience, an upload by the time since the device last got on. What ends a wait
-is thrown into the script: `LinkError("link.timeout")`, or `RemoteProtocolError("smp.malformed")` where answers did come
-and made no sense.
+Every wait is bounded: a question by its patience, an upload by the time within which the device has to get on. What
+ends a wait is thrown into the script: `LinkError("link.timeout")`, or `RemoteProtocolError("smp.malformed")` where
+answers did come and made no sense. A port that vanishes is `LinkError("link.port")`, and time goes on without it.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
@@ -19,8 +20,6 @@ from devguard.session.smp_frame import Message
 from devguard.session.smp_script import Ask, Now, Pause, Reopen, Script, Step, Stream
 from devguard.session.smp_upload import Upload
 
-LEAST_TRIES: Final = 2
-MOST_TRIES: Final = 64
 MOST_GARBLED: Final = 8
 _TICK: Final = 0.5
 T = TypeVar("T")
@@ -29,19 +28,21 @@ T = TypeVar("T")
 class SmpPort(Protocol):
     """What the runner needs of an open port; `SerialDriver` is one."""
 
-    def clock(self) -> float: ...
     def pump(self, engine: SmpEngine, timeout: float) -> list[SmpEvent]: ...
     def close(self) -> None: ...
 
 
 @dataclass(slots=True)
 class SmpRunner:
-    """Runs scripts one after the other. `open` opens the port, again where a script asks for it; `random` gives bytes.
-    Use as a context manager or call `close`. `retransmits`: questions and pieces that were sent again."""
+    """Runs scripts one after the other. `open` opens the port, again where a script asks for it; `random` gives bytes;
+    `clock` is the one that the port pumps by, `sleep` waits where there is no port. Use as a context manager or call
+    `close`. `retransmits`: questions and pieces that were sent again."""
 
     open: Callable[[], SmpPort]
     parameters: LinkParameters
     random: Callable[[int], bytes]
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
     retransmits: int = field(default=0, init=False)
     garbled: int = field(default=0, init=False)
     _port: SmpPort | None = field(default=None, init=False)
@@ -96,15 +97,12 @@ class SmpRunner:
         if isinstance(step, Pause):
             return self._pause(step.seconds)
         if isinstance(step, Now):
-            return self._now()
+            return self.clock()
         if isinstance(step, Reopen):
             self.close()
             self._port = self.open()
             return None
         raise LocalProtocolError("session.order", f"unknown step {type(step).__name__}")
-
-    def _now(self) -> float:
-        return self._open_port().clock()
 
     def _open_port(self) -> SmpPort:
         if self._port is None:
@@ -112,24 +110,28 @@ class SmpRunner:
         return self._port
 
     def _pump(self, until: float) -> list[SmpEvent]:
-        port = self._open_port()
-        return port.pump(self._engine, max(0.0, min(_TICK, until - port.clock())))
+        return self._open_port().pump(self._engine, max(0.0, min(_TICK, until - self.clock())))
 
     def _pause(self, seconds: float) -> None:
-        end = self._now() + seconds
-        while self._now() < end:
-            self._pump(end)
+        end = self.clock() + seconds
+        while (left := end - self.clock()) > 0:
+            if self._port is None:
+                self.sleep(left)
+                continue
+            try:
+                self._pump(end)
+            except LinkError:
+                self.close()  # whoever asks next is told
 
     def _ask(self, step: Ask) -> Message:
-        began = self._now()
-        end = began + step.patience
+        began = self.clock()
         self._engine.round_trip.backoff = 0  # a device that was away is asked at the pace it had
         numbers = {self._engine.send(step.request, began)}
         why: str | None = None
         bad = 0
         try:
             while True:
-                for event in self._pump(end):
+                for event in self._pump(began + step.patience):
                     if event.number not in numbers:
                         continue
                     if isinstance(event, Replied):
@@ -137,30 +139,22 @@ class SmpRunner:
                     if isinstance(event, Garbled):
                         why, bad = event.why, bad + 1
                         self.garbled += 1
-                    if self._again(step, numbers, bad, end):
+                    if not step.once and bad <= MOST_GARBLED:
                         self.retransmits += 1
-                        numbers.add(self._engine.send(step.request, self._now()))
-                over = self._now() >= end and (step.once or len(numbers) >= LEAST_TRIES)
-                if over or bad > MOST_GARBLED or (step.once and why is not None):
-                    raise _no_answer(why, self._now() - began)
-                end = max(end, self._now() + _TICK) if self._now() >= end else end
+                        numbers.add(self._engine.send(step.request, self.clock()))
+                if self.clock() >= began + step.patience or bad > MOST_GARBLED or (step.once and bad):
+                    raise _no_answer(why, self.clock() - began)
         finally:
             self._engine.forget()
 
-    def _again(self, step: Ask, numbers: set[int], bad: int, end: float) -> bool:
-        """Whether the question goes out once more. A question asked late in its time still has its few tries."""
-        if step.once or len(numbers) >= MOST_TRIES or bad > MOST_GARBLED:
-            return False
-        return self._now() < end or len(numbers) < LEAST_TRIES
-
     def _stream(self, upload: Upload) -> None:
-        moved, acked, bad = self._now(), -1, 0
+        since, bad = self.clock(), 0
         why: str | None = None
         try:
             while not upload.done:
                 while (request := upload.next()) is not None:
-                    upload.sending(self._engine.send(request, self._now()))
-                for event in self._pump(moved + upload.patience):
+                    upload.sending(self._engine.send(request, self.clock()))
+                for event in self._pump(since + upload.patience):
                     if not upload.waits_for(event.number):
                         continue
                     if isinstance(event, Replied):
@@ -172,10 +166,10 @@ class SmpRunner:
                             why, bad = event.why, bad + 1
                             self.garbled += 1
                         upload.lost(event.number)
-                if upload.acked > acked:
-                    moved, acked, why = self._now(), upload.acked, None
-                if self._now() >= moved + upload.patience or bad > MOST_GARBLED:
-                    raise _no_answer(why, self._now() - moved)
+                if upload.gets_on():
+                    since, why = self.clock(), None
+                if self.clock() >= since + upload.patience or bad > MOST_GARBLED:
+                    raise _no_answer(why, self.clock() - since)
         finally:
             self._engine.forget()
 
@@ -183,4 +177,4 @@ class SmpRunner:
 def _no_answer(why: str | None, seconds: float) -> DevguardError:
     if why is not None:
         return RemoteProtocolError(CODE, f"the device's answers make no sense: {why}")
-    return LinkError("link.timeout", f"no answer, and no progress, for {seconds:.1f} s")
+    return LinkError("link.timeout", f"no answer that got on for {seconds:.1f} s")

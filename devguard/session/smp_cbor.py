@@ -1,7 +1,8 @@
 """CBOR as MCUmgr servers write it: indefinite lengths, keys in any order, one map; and nothing else of RFC 8949.
 
 Heads are walked first, as everywhere in devguard, so that depth, number of items and lengths are bounded before a value
-is built. Tags, floats and duplicate keys are refused: no answer of the protocol has one. Pure.
+is built. Tags, floats and duplicate keys are refused: no answer of the protocol has one. A key is a text with the
+shortest head, so that equal keys are equal bytes. Pure.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ _BREAK: Final = 0xFF
 _STRINGS: Final = {0x5F: 2, 0x7F: 3}
 _ARRAY: Final = 0x9F
 _MAP: Final = 0xBF
+_TEXT: Final = range(0x60, 0x78)  # heads of texts of less than 24 bytes
+_LONG_TEXT: Final = 0x78  # one byte of length follows
 
 
 def decode_map(data: bytes) -> dict[str, Any]:
@@ -25,8 +28,8 @@ def decode_map(data: bytes) -> dict[str, Any]:
     if end != len(data):
         raise Malformed(CODE, f"{len(data) - end} trailing bytes after the body of an SMP message")
     value = wire.decode_foreign(data, code=CODE)
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise Malformed(CODE, "the body of an SMP message is no map with text keys")
+    if not isinstance(value, dict):
+        raise Malformed(CODE, "the body of an SMP message is no map")
     return value
 
 
@@ -59,17 +62,26 @@ class _Walker(wire.Walker):
     def _until_break(self, at: int, depth: int, *, pairs: bool) -> int:
         seen: set[bytes] = set()
         while not self._ends(at):
-            self._enter(1, at, depth)
-            end = self.skip(at, depth - 1)
-            if pairs:
-                key = self.data[at:end]
-                if key in seen:
-                    raise Malformed(CODE, f"duplicate map key at offset {at}")
-                seen.add(key)
-                self._enter(1, end, depth)
-                end = self.skip(end, depth - 1)
-            at = end
+            self._enter(1 + pairs, at, depth)
+            at = self._pair(at, depth, seen) if pairs else self.skip(at, depth - 1)
         return at + 1
+
+    def _skip_map(self, count: int, at: int, depth: int) -> int:
+        seen: set[bytes] = set()
+        for _ in range(count):
+            at = self._pair(at, depth, seen)
+        return at
+
+    def _pair(self, at: int, depth: int, seen: set[bytes]) -> int:
+        """Offset after a key that was not there yet, and its value."""
+        end = super().skip(at, 0)
+        key = self.data[at:end]
+        if key[0] not in _TEXT and (key[0] != _LONG_TEXT or key[1] < len(_TEXT)):
+            raise Malformed(CODE, f"the map key at offset {at} is no short text")
+        if key in seen:
+            raise Malformed(CODE, f"duplicate map key at offset {at}")
+        seen.add(key)
+        return self.skip(end, depth - 1)
 
     def _ends(self, at: int) -> bool:
         if at >= len(self.data):

@@ -30,6 +30,7 @@ from devguard.session.smp_answers import (
 )
 from devguard.session.smp_image import JudgedImage
 from devguard.session.smp_script import Ask, Now, Pause, Reopen, Script, Stream
+from devguard.session.smp_standing import Standing
 from devguard.session.smp_upload import Progress, Upload, Window
 from devguard.verdict.release import Release
 
@@ -107,6 +108,7 @@ class SmpUpdate:
     sent: int = field(default=0, init=False)
     resumed: int = field(default=0, init=False)
     trial: bool = field(default=True, init=False)
+    standing: Standing = field(default=Standing.UNTOUCHED, init=False)
     _done: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -130,10 +132,15 @@ class SmpUpdate:
                 one.still_valid(now)
 
     def check(self, before: Survey) -> None:
-        """What stands before the first byte: `Refused` version.current (it runs already) or grant.expired."""
+        """What stands before the first byte. `Refused`: version.current (it runs already), version.rollback (the same
+        version of a later build runs), grant.expired."""
         self._still_granted()
         if self._runs(before.states) and all(self._of(before.states, one, "confirmed") for one in self.images):
             raise Refused("version.current", "the device runs this very image already, and has kept it")
+        running = None if before.recovery else before.running(self.images[0].number)
+        found, ours = version_of(running.version) if running is not None else None, self.images[0].version
+        if found is not None and found[:3] == ours[:3] and found > ours:
+            raise Refused("version.rollback", f"build {found[3]} of this version runs, the image is build {ours[3]}")
 
     def push(self, before: Survey) -> Script[Outcome]:
         """Upload what is missing, try it, and keep it once it runs. `before`: the survey of this very device.
@@ -152,7 +159,9 @@ class SmpUpdate:
             if not before.recovery:
                 states = yield from self._try(states)
             states = yield from self._restart()
+        self.standing = Standing.ON_TRIAL if self.trial else Standing.REPLACED
         states = yield from self._keep(states)
+        self.standing = Standing.KEPT
         return Outcome(states, self.sent, self.resumed, self.trial)
 
     # what the slots hold
@@ -180,6 +189,7 @@ class SmpUpdate:
             self._count(image.size)
             self.resumed += image.size
             return states
+        self.standing = Standing.RECOVERING if recovery else Standing.UPLOADING
         for _ in range(UPLOADS):
             upload = Upload(image, window, lambda done, _whole: self.progress(self._done + done, self.release.size))
             yield Stream(upload)
@@ -205,6 +215,7 @@ class SmpUpdate:
     def _try(self, states: tuple[SlotState, ...]) -> Script[tuple[SlotState, ...]]:
         """Set every image for a trial at the next start."""
         self._still_granted()
+        self.standing = Standing.WAITING  # from the first question on, whether its answer is heard or not
         for image in self.images:
             if self._of(states, image, "pending") or self._of(states, image, "active"):
                 continue
@@ -227,6 +238,7 @@ class SmpUpdate:
 
     def _restart(self) -> Script[tuple[SlotState, ...]]:
         """Reset, and wait until the device says what runs now."""
+        self.standing = Standing.WAITING if self.trial else Standing.CHOOSING
         heard = yield from self._reset()
         began = latest = yield Now()
         resets = int(heard)
@@ -282,6 +294,7 @@ class SmpUpdate:
         return not any(self._of(states, image, "pending") for image in self.images)
 
     def _gone_back(self, states: tuple[SlotState, ...]) -> Refused:
+        self.standing = Standing.WENT_BACK if self.trial else self.standing
         running = next((one for one in states if one.active), None)
         if running is None:
             return Refused("device.self-test", "the bootloader starts nothing; it still waits for an image it would")
@@ -303,6 +316,8 @@ class SmpUpdate:
         for image in self.images:
             if not self._of(states, image, "confirmed"):
                 raise Refused(LIED, f"the device said it keeps image {image.number}, and its state does not say so")
+            if any(one.pending for one in states if one.image == image.number and one.hash != image.hash):
+                raise Refused(LIED, f"the device would start another image {image.number} at its next reset")
         return states
 
     def _check_versions(self, states: tuple[SlotState, ...]) -> None:

@@ -3,8 +3,8 @@
 Pieces fill the device's buffer, at most as many are unanswered as it can hold. What arrives as an answer says which
 byte the device wants next, whatever was sent; a piece that is lost, doubled or late therefore does no harm. Losses make
 the pieces smaller and one at a time, answers make them larger again: over a noisy line a short message has the better
-chance, and small devices drop the lines that come too fast. A device that never gets on, goes back again and again, or
-speaks of bytes nobody sent, is given up.
+chance, and small devices drop the lines that come too fast. A device that never gets on, takes its image drop by drop,
+goes back again and again, or speaks of bytes nobody sent, is given up.
 
 A device that was reset meanwhile wants byte 0, and the upload begins anew. A server also forgets an upload that is
 complete: when the answer to the last piece was lost, that piece sent again is answered with offset 0, as if nothing had
@@ -35,7 +35,8 @@ ALIGNED: Final = 16  # pieces end on this, as the write units of most flashes; M
 LINE_OVERHEAD: Final = 4  # length and checksum share the device's buffer with the message
 GROWS_AFTER: Final = 12
 MAX_BACKWARD: Final = 8
-MAX_IDLE: Final = 64  # answers one after the other without a byte more
+MAX_IDLE: Final = 64  # answers one after the other that bring less than half of their piece
+SHARES: Final = 512  # an upload is in time while each of so many parts of it is
 PATIENCE: Final = 45.0
 ERASE_PATIENCE: Final = 120.0
 
@@ -84,6 +85,7 @@ class Upload:
     _backward: int = 0
     _idle: int = 0
     _losses: int = 0  # one after the other
+    _mark: int = 0  # the byte up to which the device has to get within its time
     _ready: tuple[int, int] = (0, 0)
     _flight: dict[int, tuple[int, int]] = field(default_factory=dict)  # transmission -> first byte, byte after the last
     _late: dict[int, tuple[int, int]] = field(default_factory=dict)  # the same, of those that were given up too early
@@ -96,8 +98,16 @@ class Upload:
 
     @property
     def patience(self) -> float:
-        """Seconds without any progress after which the line is given up."""
+        """Seconds within which the device has to get on."""
         return PATIENCE if self._begun else ERASE_PATIENCE
+
+    def gets_on(self) -> bool:
+        """Whether the device has come a share of the image further since this was last true, so that its time begins
+        anew; a device that takes a byte with every answer does not get on."""
+        if not self._begun or self.acked < self._mark:
+            return False
+        self._mark = min(self.acked + max(SHORTEST, self.image.size // SHARES), self.image.size)
+        return True
 
     def next(self) -> Request | None:
         """The next piece, or None while enough are unanswered."""
@@ -152,7 +162,7 @@ class Upload:
             return
         answer = taken(message)
         late = number in self._late
-        _, end = self._late[number] if late else self._flight[number]
+        start, end = self._late[number] if late else self._flight[number]
         if self._begun and answer.offset == 0 and end == self.image.size and self._losses:
             self.unsure = True
             return
@@ -164,9 +174,9 @@ class Upload:
             self._begin(answer.offset, end)
         elif answer.offset < self.acked:
             self._went_back(answer.offset)
-        self._idle = 0 if answer.offset > self.acked else self._idle + 1
+        self._idle = 0 if 2 * (answer.offset - self.acked) >= end - start else self._idle + 1
         if self._idle > MAX_IDLE:
-            raise malformed(f"the device has answered {self._idle} times that it wants byte {answer.offset}")
+            raise malformed(f"{self._idle} pieces one after the other, and the device still wants byte {answer.offset}")
         self._go_on(answer.offset, end)
         self.acked = answer.offset
         if self.done and answer.match is not None:
@@ -189,6 +199,7 @@ class Upload:
 
     def _went_back(self, offset: int) -> None:
         self._backward += 1
+        self._mark = offset
         if self._backward > MAX_BACKWARD:
             raise malformed(f"the device has gone back {self._backward} times, now to byte {offset}")
 

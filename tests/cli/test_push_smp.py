@@ -206,7 +206,7 @@ def test_a_push_says_what_the_device_cannot_check(world: World, home: Path, tmp_
     for one in kept:
         assert one["details"]["device-checks"] == "nothing: it cannot check technician, grant or release"
         assert one["details"]["image-0"] == f"application {image_hash(NEW).hex()}"
-        assert one["details"]["serial"] == "stated by the technician, not proven"
+        assert one["details"]["serial"] == "named by the grant alone, confirmed by nobody, not proven"
         assert one["details"]["reason"] == "recall 7"
     ok("evidence", "verify")
 
@@ -284,11 +284,15 @@ def test_no_port_is_opened_for_a_bad_release(
     assert push(world, tmp_path, Nowhere(), raw).code == "image.format"  # type: ignore[arg-type]
     assert devguard("push", raw, "--protocol", "smp", "--delta-from", raw).status == 2
     assert devguard("push", raw, "--image", 1).status == 2
-    monkeypatch.setattr(push_smp.importlib.util, "find_spec", lambda _: None)
-    lacking = push(world, tmp_path, Nowhere(), suit(world, tmp_path / "x.suit"))  # type: ignore[arg-type]
-    assert lacking.code == "smp.package"
-    dry = push(world, tmp_path, Nowhere(), tmp_path / "x.suit", "--dry-run")  # type: ignore[arg-type]
+    assert push(world, tmp_path, Nowhere(), raw, "--dry-run").code == "image.format"  # type: ignore[arg-type]
+    dry = push(world, tmp_path, Nowhere(), suit(world, tmp_path / "x.suit"), "--dry-run")  # type: ignore[arg-type]
     assert dry.json["dry_run"]
+    monkeypatch.setattr(push_smp.importlib.util, "find_spec", lambda _: None)
+    for more in ((), ("--dry-run",)):
+        lacking = push(world, tmp_path, Nowhere(), tmp_path / "x.suit", *more)  # type: ignore[arg-type]
+        assert lacking.code == "smp.package"
+    details = [one["details"] for one in records(home) if one["action"] == "release.push"]
+    assert {one.get("device-checks") for one in details[1:]} == {details[-1]["device-checks"]}
 
 
 def test_a_use_is_spent_here_for_no_device_counts_it(world: World, home: Path, tmp_path: Path) -> None:

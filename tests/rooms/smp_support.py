@@ -138,6 +138,9 @@ class Line:
     def clock(self) -> float:
         return self.now
 
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
     def close(self) -> None:
         self.closed += 1
 
@@ -202,8 +205,8 @@ class Line:
 
     def runner(self, parameters: LinkParameters | None = None) -> SmpRunner:
         """Runs scripts over this line."""
-        runner = SmpRunner(lambda: self, parameters or smp_parameters(self.baud), lambda size: bytes(size))
-        return runner.__enter__()
+        limits = parameters or smp_parameters(self.baud)
+        return SmpRunner(lambda: self, limits, bytes, self.clock, self.sleep).__enter__()
 
 
 def line_to(device: LegacyDevice, model: str = LEGACY, lie: LieKind | None = None, **fields: Any) -> Line:

@@ -21,7 +21,7 @@ from devguard.link.smp_console import ConsoleReader, encode_lines
 from devguard.session.smp_frame import Header, read_message
 from devguard.session.smp_frame import Operation as Op
 from rooms.smp_support import DUAL, LEGACY, image_hash, legacy, mcuboot
-from sim.bench import Device
+from sim.bench import Device, small
 
 NEW = mcuboot(9000, (1, 1, 0, 0), "new")
 OLD = mcuboot(6000, (1, 0, 0, 0), "old")
@@ -327,8 +327,9 @@ def test_messages_longer_than_the_buffer_are_let_go() -> None:
 # a device that demands authorisation
 
 
-def test_a_guarded_device_may_be_looked_at_and_nothing_else() -> None:
-    device = Device()
+@pytest.mark.parametrize("model", model_names())
+def test_a_guarded_device_may_be_looked_at_and_nothing_else(model: str) -> None:
+    device = Device(small(model))
     node = device.node
     server = SmpServer(GuardedDevice(node), 512, 4)
     before = [bytes(node._flash.read(0, node.model.layout.flash.size)), node.store.load()]
@@ -369,4 +370,4 @@ def test_a_legacy_device_survives_its_process(tmp_path: Path) -> None:
 
 
 def test_lies_have_names() -> None:
-    assert len(set(LieKind)) == 19
+    assert len(set(LieKind)) == 22

@@ -156,6 +156,18 @@ def test_answers_without_sense_are_told_from_silence() -> None:
         assert event.number == number
 
 
+def test_a_spoilt_answer_ends_the_doubling_and_silence_does_not() -> None:
+    """The line is nobody else's: where answers come and are damaged, waiting longer would mend nothing."""
+    engine = SmpEngine(smp_parameters(0), 0)
+    engine.send(requests.image_state(), 0.0)
+    spoilt = answer_to(asked(engine)[0])[:-4] + b"AAA\n"
+    assert [engine.receive_bytes(data, 1.5) for data in (b"", spoilt, LOG)] == [[Expired(1)], [], []]
+    assert engine.round_trip.backoff == 0
+    engine.send(requests.image_state(), 2.0)
+    engine.receive_bytes(LOG, 9.0)
+    assert engine.round_trip.backoff == 1
+
+
 def test_what_an_engine_remembers_is_bounded() -> None:
     engine = SmpEngine(smp_parameters(0), 0)
     for _ in range(3 * MOST_HELD):
@@ -247,16 +259,31 @@ def test_an_update_ends_confirmed_and_the_old_image_is_kept() -> None:
     assert runner.wire_bytes < 1.6 * RELEASE.size
 
 
+def erasing() -> Any:
+    """A device that is busy for long when an upload begins, and not again when it is asked again."""
+    begun: list[bytes] = []
+
+    def seconds(frame: bytes) -> float:
+        if b"csha" not in frame or begun:
+            return 0.01
+        begun.append(frame)
+        return 22.0
+
+    return seconds
+
+
 @pytest.mark.parametrize(
     "faults",
     [
         {"drop": 0.05},
         {"drop": 0.2},
         {"ber": 1e-4},
+        {"ber": 4e-4, "seed": 1},
         {"most_lines": 2},
         {"noise": LOG},
         {"ber": 1e-4, "drop": 0.05, "noise": LOG, "seed": 3},
         {"service": lambda frame: 2.5 if len(frame) > 500 else 0.01},
+        {"service": erasing()},
         {"latency": 0.4},
         {"baud": 9600},
     ],
@@ -277,7 +304,9 @@ def lossy(seeds: range) -> None:
     for seed in seeds:
         chances = random.Random(seed)
         device = legacy()
-        line = line_to(device, ber=chances.choice([0, 1e-5, 1e-4]), drop=chances.choice([0, 0.02, 0.1]), seed=seed)
+        line = line_to(
+            device, ber=chances.choice([0, 1e-5, 1e-4, 4e-4]), drop=chances.choice([0, 0.02, 0.1]), seed=seed
+        )
         update(line)
         assert (device.images[0].confirmed, line.resets) == (True, 1)
 
@@ -388,17 +417,20 @@ LIES = {
     LieKind.SILENT_REVERT: "image.digest",
     LieKind.NOT_KEPT: "smp.state",
     LieKind.PERMANENT: "smp.state",
+    LieKind.GOES_BACK: "smp.state",
     LieKind.VERSION: "smp.state",
     LieKind.NO_RESET: "smp.state",
     LieKind.OFFSET_AHEAD: "image.digest",
     LieKind.OFFSET_BACK: "smp.malformed",
     LieKind.STUCK: "smp.malformed",
+    LieKind.DRIP: "smp.malformed",
     LieKind.HUGE: "smp.malformed",
     LieKind.CBOR: "smp.malformed",
     LieKind.TRUNCATED: "smp.malformed",
     LieKind.DEEP: "smp.malformed",
     LieKind.SEQUENCE: "link.timeout",
     LieKind.LENGTH: "smp.malformed",
+    LieKind.TEXTS: "smp.malformed",
     LieKind.MUTE: "link.timeout",
 }
 
