@@ -115,23 +115,19 @@ class Pusher(Visit):
 
     def run(self) -> dict[str, Any]:
         """All steps; the JSON result of the contract."""
+        from devguard.cli.push_smp import SmpPush
+
         trust = self.trust()
         release, judged = self._verdict(trust)
         signer, one = self.technician()
         checked = self.check(one, signer, trust, self.action, release.model)
         checked.covers(release)
-        over_smp = None
-        if self.wish.protocol == "smp":
-            from devguard.cli.push_smp import SmpPush
-
-            over_smp = SmpPush(self, trust, judged, signer, checked)
+        smp = SmpPush(self, trust, judged, signer, checked) if self.wish.protocol == "smp" else None
         if self.wish.dry_run:
             self.note.details["dry-run"] = "yes"
             self.note.commit()
             return {"accepted": True, "code": None, "dry_run": True, "device": None, "report": None, "link": None}
-        if over_smp is not None:
-            return over_smp.run()
-        return self._push(trust, judged, signer, checked)
+        return smp.run() if smp is not None else self._push(trust, judged, signer, checked)
 
     def _verdict(self, trust: TrustDocument) -> tuple[Release, Judged]:
         """The verdict on a private copy, recorded before any port is opened."""

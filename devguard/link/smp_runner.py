@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 from devguard.errors import DevguardError, LinkError, LocalProtocolError, RemoteProtocolError
 from devguard.link.parameters import LinkParameters
-from devguard.link.smp_engine import Expired, Garbled, Replied, SmpEngine, SmpEvent
+from devguard.link.smp_engine import Garbled, Replied, SmpEngine, SmpEvent
 from devguard.session.smp_cbor import CODE
 from devguard.session.smp_frame import Message
 from devguard.session.smp_script import Ask, Now, Pause, Reopen, Script, Step, Stream
@@ -44,7 +44,6 @@ class SmpRunner:
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     retransmits: int = field(default=0, init=False)
-    garbled: int = field(default=0, init=False)
     _port: SmpPort | None = field(default=None, init=False)
     _engine: SmpEngine = field(init=False)
 
@@ -138,7 +137,6 @@ class SmpRunner:
                         return event.message
                     if isinstance(event, Garbled):
                         why, bad = event.why, bad + 1
-                        self.garbled += 1
                     if not step.once and bad <= MOST_GARBLED:
                         self.retransmits += 1
                         numbers.add(self._engine.send(step.request, self.clock()))
@@ -160,17 +158,16 @@ class SmpRunner:
                     if isinstance(event, Replied):
                         upload.answered(event.number, event.message)
                         bad = 0
-                    else:
-                        self.retransmits += isinstance(event, Expired)
-                        if isinstance(event, Garbled):
-                            why, bad = event.why, bad + 1
-                            self.garbled += 1
-                        upload.lost(event.number)
+                        continue
+                    if isinstance(event, Garbled):
+                        why, bad = event.why, bad + 1
+                    upload.lost(event.number)
                 if upload.gets_on():
                     since, why = self.clock(), None
                 if self.clock() >= since + upload.patience or bad > MOST_GARBLED:
                     raise _no_answer(why, self.clock() - since)
         finally:
+            self.retransmits += upload.repeated
             self._engine.forget()
 
 

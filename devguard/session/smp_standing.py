@@ -19,5 +19,5 @@ class Standing(enum.StrEnum):
     CHOOSING = "the bootloader chooses at the device's reset, without a trial: do the same push again, it compares"
     ON_TRIAL = "the new image runs on trial and goes away at the next reset unless it is kept; the same push keeps it"
     REPLACED = "the new image runs, and there is no way back; do the same push again, it compares"
-    WENT_BACK = "the device runs what it ran before; the new image stands in the other slot and nothing starts it"
+    WENT_BACK = "the device runs what it ran before, and nothing starts the new image"
     KEPT = "the new image runs and stays"

@@ -294,8 +294,8 @@ class SmpUpdate:
         return not any(self._of(states, image, "pending") for image in self.images)
 
     def _gone_back(self, states: tuple[SlotState, ...]) -> Refused:
-        self.standing = Standing.WENT_BACK if self.trial else self.standing
         running = next((one for one in states if one.active), None)
+        self.standing = Standing.WENT_BACK if running is not None else Standing.RECOVERING
         if running is None:
             return Refused("device.self-test", "the bootloader starts nothing; it still waits for an image it would")
         digest = (running.hash or b"").hex()

@@ -65,7 +65,8 @@ class Upload:
     """One upload under way. `next` gives what to send, `answered` and `lost` say what became of it; `done` ends it.
 
     `acked`: bytes the device has. `resumed`: where it went on from, 0 for a new upload. `sent`: bytes of image sent,
-    repeated ones included. `unsure`: it ended, and the slot has to say whether every byte arrived.
+    repeated ones included. `repeated`: pieces sent again. `unsure`: it ended, and the slot has to say whether every
+    byte arrived.
     """
 
     image: JudgedImage
@@ -74,6 +75,7 @@ class Upload:
     acked: int = 0
     resumed: int = 0
     sent: int = 0
+    repeated: int = 0
     window: int = 1
     match: bool | None = None
     unsure: bool = False
@@ -120,11 +122,15 @@ class Upload:
         start, room = self._next, self._room(go_on_upload(self._next, b""))
         size = min(room, self._piece or room)
         data = self.image.read(start, size - size % ALIGNED if size > ALIGNED else size)
-        self._next = start + len(data)
-        self._highest = max(self._highest, self._next)
         self.sent += len(data)
-        self._ready = (start, self._next)
+        self._goes(start, len(data))
         return go_on_upload(start, data)
+
+    def _goes(self, start: int, size: int) -> None:
+        self._next = start + size
+        self.repeated += start < self._highest
+        self._highest = max(self._highest, self._next)
+        self._ready = (start, self._next)
 
     def _first(self) -> Request:
         """With the name of the upload where that leaves room for the image's header: without it nothing is resumed. It
@@ -136,9 +142,7 @@ class Upload:
         if room < LEAST_PIECE:
             raise malformed(f"messages of {self.limits.message} bytes hold no first piece of an image")
         data = self.image.read(0, min(room - room % ALIGNED, SHORTEST))
-        self._next = len(data)
-        self._highest = max(self._highest, self._next)
-        self._ready = (0, self._next)
+        self._goes(0, len(data))
         return begin_upload(self.image.number, self.image.size, sha, data)
 
     def _room(self, empty: Request) -> int:

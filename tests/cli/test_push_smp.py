@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
+import os
+import pty
+import select
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,16 +33,21 @@ from devguard import wire
 from devguard.cli import push_smp
 from devguard.cose.sign import read_sign1
 from devguard.device.emulator import PtyLine
-from devguard.device.models import load_model
+from devguard.device.models import load_model, model_names
 from devguard.device.smp_lies import Lie, LieKind
 from devguard.device.smp_serve import serve_line, server_for
 from devguard.device.smp_server import SmpServer
 from devguard.device.smp_target import GuardedDevice, LegacyDevice
+from devguard.errors import LinkError
 from devguard.link.driver import SerialDriver
+from devguard.link.smp_engine import SmpEngine
+from devguard.manifest.description import ComponentDescription
 from devguard.session import smp_update
+from devguard.session.smp_frame import Request
 from devguard.session.smp_proof import TYP
+from devguard.session.smp_standing import Standing
 from rooms.smp_support import DUAL, LEGACY, image_hash, legacy, mcuboot
-from sim.bench import Device
+from sim.bench import Device, small
 
 SERIAL = "ML-7"
 NEW = mcuboot(5000, (1, 1, 0, 0), "new")
@@ -49,6 +58,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """A device in a thread is back at once, and one that lies is given up soon."""
     monkeypatch.setattr(smp_update, "BOOT_POLL", 0.05)
     monkeypatch.setattr(smp_update, "RESET_AGAIN", 0.2)
+    monkeypatch.setattr(smp_update, "BOOT_SECONDS", 3.0)
 
 
 class Served:
@@ -151,21 +161,23 @@ def test_smpclient_updates_a_legacy_device() -> None:
     assert running(device) == ("1.1.0", True)
 
 
-def test_smpclient_is_refused_by_a_device_that_demands_authorisation() -> None:
-    node = Device().node
+async def attack(client: SMPClient) -> None:
+    """All that smpclient can ask for that would change a device; each has to be denied."""
+    states = await client.request(ImageStatesRead())
+    assert success(states)
+    with pytest.raises(SMPUploadError, match="rc=11"):
+        async for _ in client.upload(NEW):
+            pass
+    for request in (ImageStatesWrite(hash=bytes(32)), ImageStatesWrite(confirm=True), ResetWrite(), ImageErase()):
+        answer = await client.request(request)
+        assert error(answer)
+        assert answer.rc == 11
+
+
+@pytest.mark.parametrize("model", model_names())
+def test_smpclient_is_refused_by_a_device_that_demands_authorisation(model: str) -> None:
+    node = Device(small(model)).node
     served = Served(SmpServer(GuardedDevice(node), 512, 4), lambda: None)
-
-    async def attack(client: SMPClient) -> None:
-        states = await client.request(ImageStatesRead())
-        assert success(states)
-        with pytest.raises(SMPUploadError, match="rc=11"):
-            async for _ in client.upload(NEW):
-                pass
-        for request in (ImageStatesWrite(hash=bytes(32)), ImageStatesWrite(confirm=True), ResetWrite(), ImageErase()):
-            answer = await client.request(request)
-            assert error(answer)
-            assert answer.rc == 11
-
     before = bytes(node._flash.read(0, node.model.layout.flash.size))
     try:
         talk(served.port, attack)
@@ -348,6 +360,20 @@ def test_several_images_and_a_number(world: World, home: Path, tmp_path: Path) -
     assert (image.hash, running(single)) == (image_hash(NEW), ("1.0.0", True))
 
 
+def test_an_encrypted_image_in_its_own_format(world: World, home: Path, tmp_path: Path, vectors: Path) -> None:
+    """imgtool's, whose plain bytes this bench never sees: judged inside, and known by the hash that it states."""
+    image = (vectors / "mcuboot" / "images" / "p256_enc_ec256.bin").read_bytes()
+    parts = (ComponentDescription("application", "application.bin", "mcuboot", (), ()),)
+    device = legacy()
+    with serving(device) as served:
+        wrong = suit(world, tmp_path / "w.suit", image, version="1.2.4", components=parts)
+        assert push(world, tmp_path, served, wrong).code == "image.format"
+        file = suit(world, tmp_path / "x.suit", image, version="1.2.3", components=parts)
+        result = push(world, tmp_path, served, file)
+    assert result.status == 0, result.out + result.err
+    assert running(device) == ("1.2.3.4", True)
+
+
 @pytest.mark.parametrize(
     ("lie", "status", "code"),
     [
@@ -401,6 +427,116 @@ def test_the_only_port_that_answers(world: World, home: Path, tmp_path: Path, mo
     silent.close()
 
 
+# who says which device it is
+
+
+class Terminal:
+    """Stands for `sys` where a person sits at a terminal."""
+
+    class stdin:
+        isatty = staticmethod(lambda: True)
+
+    stderr = stdin
+
+
+def test_the_person_at_the_terminal_reads_the_label(
+    world: World, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def prompt(text: str, **_: object) -> str:
+        asked.append(text)
+        return f" {SERIAL}\n"
+
+    monkeypatch.setattr(push_smp, "sys", Terminal)
+    monkeypatch.setattr(push_smp.click, "prompt", prompt)
+    grant = world.grant(tmp_path / "g", SERIAL, model=LEGACY)
+    args = ("push", suit(world, tmp_path / "x.suit"), "--protocol", "smp", "--key", "tech", "--grant", grant)
+    with serving(legacy()) as served:
+        assert devguard(*args, "--port", served.port).status == 0
+    assert len(asked) == 1
+    assert SERIAL not in asked[0]
+    assert records(home)[-1]["details"]["serial"] == "read off the label by the technician, not proven"
+    with serving(legacy()) as served:
+        ok(*args, "--port", served.port, "--serial", SERIAL)
+        assert records(home)[-1]["details"]["serial"] == "given with --serial, not proven"
+        assert len(asked) == 1
+
+
+def test_a_label_that_says_another_serial_stops_the_push(world: World, home: Path, tmp_path: Path) -> None:
+    """On a real terminal; no port is opened."""
+    grant = world.grant(tmp_path / "g", SERIAL, model=LEGACY)
+    file = suit(world, tmp_path / "x.suit")
+    ours, theirs = pty.openpty()
+    command = ("push", file, "--protocol", "smp", "--port", "/nowhere", "--key", "tech", "--grant", grant)
+    process = start(*command, stdin=theirs, stderr=theirs)
+    os.close(theirs)
+    os.write(ours, b"ML-70\n")
+    said = b""
+    with contextlib.suppress(OSError):  # the terminal hangs up
+        while select.select([ours], [], [], 60)[0] and (data := os.read(ours, 4096)):
+            said += data
+    os.close(ours)
+    assert process.wait(timeout=30) == 1
+    process.communicate()
+    assert b"serial number on the device's label" in said
+    assert b"error: device.identity: the label says 'ML-70', the grant is for ML-7" in said
+    assert records(home)[-1]["code"] == "device.identity"
+
+
+# what is left when it ends early
+
+
+@pytest.mark.parametrize(
+    ("asked", "left", "version", "how"),
+    [
+        ((1, 0, "read"), "UNTOUCHED", "1.0.0", KeyboardInterrupt),
+        ((1, 1, "write"), "UPLOADING", "1.0.0", KeyboardInterrupt),
+        ((1, 0, "write"), "WAITING", "1.0.0", KeyboardInterrupt),
+        ((0, 5, "write"), "WAITING", "1.0.0", LinkError),
+        ((1, 0, "confirm"), "ON_TRIAL", "1.1.0", KeyboardInterrupt),
+        ((1, 0, "confirm"), "ON_TRIAL", "1.1.0", LinkError),
+    ],
+)
+def test_an_end_at_any_step_says_how_it_leaves_the_device(
+    world: World,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: tuple[int, int, str],
+    left: str,
+    version: str,
+    how: type[BaseException],
+) -> None:
+    def send(engine: SmpEngine, request: Request, now: float) -> int:
+        kind = "read" if request.operation == 0 else "write"
+        if (request.group, request.command) == asked[:2] and (
+            asked[2] == kind or (asked[2] == "confirm" and b"gconfirm\xf5" in request.body)
+        ):
+            raise LinkError("link.port", "the cable was pulled") if how is LinkError else KeyboardInterrupt
+        return honest(engine, request, now)
+
+    honest = SmpEngine.send
+    device = legacy()
+    with serving(device) as served:
+        with monkeypatch.context() as patch:
+            patch.setattr(SmpEngine, "send", send)
+            result = push(world, tmp_path, served)
+        sentence = Standing[left].value
+        if how is LinkError:
+            assert (result.status, result.code) == (4, "link.port" if asked[1:] != (5, "write") else "link.timeout")
+            assert result.json["error"]["hint"].startswith(sentence + "; ")
+        else:
+            assert (result.status, result.out) == (130, "")
+            assert f"interrupted: {sentence}\n" in result.err
+        last = records(home)[-1]
+        assert last["details"]["device-left"] == sentence
+        assert last["code"] == ("internal.interrupted" if how is KeyboardInterrupt else result.code)
+        assert running(device)[0] == version
+        assert push(world, tmp_path, served).status == 0
+    assert running(device) == ("1.1.0", True)
+
+
 # emulate
 
 
@@ -427,6 +563,7 @@ def test_emulated_devices_serve_smp(world: World, home: Path, tmp_path: Path) ->
         process.communicate(timeout=20)
     with emulator(world, tmp_path, SERIAL, "--protocol", "smp") as pump:
         file = suit(world, tmp_path / "p.suit", model=PUMP)
+        talk(pump.port, attack)
         result = push(world, tmp_path, pump, file, model=PUMP)  # type: ignore[arg-type]
         assert (result.status, result.code) == (5, "smp.refused")
         assert "eaccessdenied" in result.json["error"]["message"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -292,7 +295,8 @@ def erasing() -> Any:
 def test_an_update_over_a_bad_line(faults: dict[str, Any]) -> None:
     device = legacy()
     line = line_to(device, **faults)
-    outcome, _ = update(line)
+    outcome, runner = update(line)
+    assert runner.retransmits > 0 or not {"drop", "ber"} & set(faults)
     assert (device.images[0].confirmed, line.resets) == (True, 1)
     running = device.images[0].image(0)
     assert running is not None
@@ -397,6 +401,18 @@ def test_an_encrypted_image_goes_through_by_the_hash_it_states() -> None:
     device = legacy()
     outcome = push(line_to(device), {"application": image})
     assert [one.hash for one in outcome.states if one.active] == [b"\x07" * 32]
+
+
+@pytest.mark.parametrize("name", ["ed25519", "rsa2048", "p256_enc_ec256", "rsa2048_enc_rsa2048"])
+def test_images_that_imgtool_made_go_through(vectors: Path, name: str) -> None:
+    """Signed and encrypted ones. The hash that the device names is that of header and plain bytes, by imgtool."""
+    folder = vectors / "mcuboot" / "images"
+    image, plain = (folder / f"{name}.bin").read_bytes(), (folder / "unsigned_sha256.bin").read_bytes()
+    outcome = push(line_to(legacy()), {"application": image})
+    [running] = [one for one in outcome.states if one.active]
+    head, body = struct.unpack_from("<H", image, 8)[0], struct.unpack_from("<I", image, 12)[0]
+    assert running.hash == hashlib.sha256(image[:head] + plain[head : head + body]).digest()
+    assert (image[head : head + body] == plain[head : head + body]) == ("enc" not in name)
 
 
 def test_a_trial_that_fails_is_a_refusal() -> None:
@@ -509,8 +525,6 @@ def test_a_stranger_on_the_port_is_no_device() -> None:
 
 def test_the_example_on_the_page() -> None:
     """docs/smp.md, "Example"."""
-    from pathlib import Path
-
     from devguard.session.smp_answers import slot_states
     from devguard.session.smp_frame import read_message
 

@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 import random
+from pathlib import Path
 from typing import Any
 
 import cbor2
@@ -360,6 +361,25 @@ def test_judged_images_have_the_hash_a_device_will_name() -> None:
     [one] = judged(release_of({"application": image}), {"application": image})
     assert (one.hash, one.version, one.number, one.encrypted) == (image_hash(image), (1, 2, 3, 4), 0, False)
     assert one.read(1000, 5000) == image[1000:]
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("neg_body_bitflip", "image.digest"),
+        ("neg_version_tampered", "image.digest"),
+        ("neg_seccnt_tampered", "image.digest"),
+        ("neg_no_hash_tlv", "image.format"),
+        ("neg_truncated_tlv", "image.format"),
+        ("neg_img_size_overflow", "image.format"),
+        ("neg_header_only", "image.format"),
+    ],
+)
+def test_images_that_no_bootloader_would_start_are_not_pushed(vectors: Path, name: str, code: str) -> None:
+    image = {"application": (vectors / "mcuboot" / "images" / f"{name}.bin").read_bytes()}
+    with pytest.raises(DevguardError) as refused:
+        judged(release_of(image), image)
+    assert refused.value.code == code
 
 
 def test_several_images_are_numbered_in_the_releases_order() -> None:
