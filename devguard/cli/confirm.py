@@ -50,13 +50,19 @@ def confirmed(invocation: Invocation, note: Note, runner: ScriptRunner, bench: B
     from devguard.session.connect import identify
 
     identity, _ = runner.run(identify(replace(bench, grant=None, signer=None)))
+    named = read_off(invocation, identity.serial, "the device on this port proves another serial number")
+    if named == identity.serial:
+        note.details["serial"] = "named by a person"
+        return replace(bench, serial=identity.serial)
+    raise Refused("device.identity", f"asked for serial {named}, the device on this port proved {identity.serial}")
+
+
+def read_off(invocation: Invocation, right: str, slip: str) -> str:
+    """What the person at the terminal reads off the device, `right` or the last of three others."""
     for left in range(TRIES, 0, -1):
-        named = click.prompt("serial number on the device, typed or scanned", err=True, type=str).strip()
-        if named == identity.serial:
-            note.details["serial"] = "named by a person"
-            return replace(bench, serial=identity.serial)
+        named: str = click.prompt("serial number on the device, typed or scanned", err=True, type=str).strip()
+        if named == right:
+            break
         if left > 1:
-            invocation.note("the device on this port proves another serial number; look at the label again")
-    raise Refused(
-        "device.identity", f"asked for serial {named[:LONGEST]}, the device on this port proved {identity.serial}"
-    )
+            invocation.note(f"{slip}; look at the label again")
+    return named[:LONGEST]

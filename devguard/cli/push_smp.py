@@ -12,8 +12,6 @@ import base64
 import hashlib
 import importlib.util
 import os
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,12 +23,14 @@ from devguard.cli.context import printed
 from devguard.errors import DevguardError, LinkError, Refused
 
 if TYPE_CHECKING:
+    from devguard.cli.context import Invocation
     from devguard.cli.judging import Judged
     from devguard.cli.memory import Memory
     from devguard.cli.push import Pusher
     from devguard.custody.keyfile import FileSigner
     from devguard.grant.check import CheckedGrant
     from devguard.link.smp_runner import SmpRunner
+    from devguard.session.smp_standing import Standing
     from devguard.session.smp_update import Outcome, SmpUpdate, Survey
     from devguard.trust.document import TrustDocument
     from devguard.verdict.judge import Release
@@ -47,7 +47,6 @@ NO_TRIAL: Final = (
 )
 NO_TRIALS: Final = "the device's bootloader knows no trials: it started the image by itself, and there is no way back"
 NOBODY: Final = "nobody confirmed the serial number at the device: give the one on its label with --serial"
-APPROVER_PAUSE: Final = 2.0
 _PROBE_SECONDS: Final = 2.0
 _TEXT: Final = 500  # characters of one detail of a record
 
@@ -83,59 +82,61 @@ class SmpPush:
 
     def run(self) -> dict[str, Any]:
         """Survey, judge once more, sign, upload, try, keep; the JSON result of the contract."""
-        from devguard.link.driver import SerialDriver
-        from devguard.link.smp_engine import smp_parameters
-        from devguard.link.smp_runner import SmpRunner
         from devguard.session.smp_update import survey
 
-        wish = self.wish
+        ticks = self.invocation.ticks
         self._describe(self._confirmed_serial())
         session_id = os.urandom(32)
         self._approve(self.release, session_id)
         port = self._port()
-        started = time.monotonic()
-        runner = SmpRunner(lambda: SerialDriver.open(port, wish.baud), smp_parameters(wish.baud), os.urandom)
-        with self._leaving(), runner:
+        started = ticks()
+        with self._leaving(), _runner(self.invocation, port, self.wish.baud) as runner:
             found = runner.run(survey())
             release = self._judge(found)
             self._state(release, session_id)
             update = self._begin(release, found)
             outcome = self._push(runner, update, found)
-            return self._result(release, found, outcome, runner, time.monotonic() - started)
+            return self._result(release, found, outcome, runner, ticks() - started)
 
     @contextmanager
     def _leaving(self) -> Iterator[None]:
         """With every failure and interruption, and in its record: how this leaves the device."""
         try:
             yield
+        except LinkError as error:
+            standing = self._standing()
+            error.hint = f"{standing.left}; {standing.onward}; {error.hint}"
+            raise
         except DevguardError as error:
-            error.hint = f"{self._standing()}; {error.hint}"
+            error.hint = f"{error.hint}; {self._standing().left}"
             raise
         except (KeyboardInterrupt, click.exceptions.Abort):
-            self.invocation.note(f"\ninterrupted: {self._standing()}")
+            standing = self._standing()
+            self.invocation.note(f"\ninterrupted: {standing.left}; {standing.onward}")
             raise
 
-    def _standing(self) -> str:
+    def _standing(self) -> Standing:
         from devguard.session.smp_standing import Standing
 
         standing = Standing.UNTOUCHED if self.update is None else self.update.standing
-        self.note.details["device-left"] = standing.value
-        return standing.value
+        self.note.details["device-left"] = standing.left
+        return standing
 
     def _confirmed_serial(self) -> str:
         """Who says that this is the device: `--serial`, or the person at the terminal, or nobody.
 
-        The prompt does not show what it wants to hear. `Refused("device.identity")` for a label with another one.
+        Raises `Refused("device.identity")` for a label that says something else than the grant.
         """
+        from devguard.cli.confirm import read_off
+
         serial = self._serial()
         if self.wish.serial is not None:
             return "given with --serial, not proven"
-        if self.invocation.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not self.invocation.asks:
             self.warnings.append(NOBODY)
             return "named by the grant alone, confirmed by nobody, not proven"
-        typed = str(click.prompt("serial number on the device's label, typed or scanned", err=True)).strip()
-        if typed != serial:
-            raise Refused("device.identity", f"the label says {typed!r}, the grant is for {serial}")
+        if (named := read_off(self.invocation, serial, "the grant is for another serial number")) != serial:
+            raise Refused("device.identity", f"the label says {named}, the grant is for {serial}")
         return "read off the label by the technician, not proven"
 
     def _describe(self, serial: str) -> None:
@@ -145,9 +146,6 @@ class SmpPush:
         self.note.details["serial"] = serial
         for one in self.images:
             self.note.details[f"image-{one.number}"] = f"{one.component} {one.hash.hex()}"
-        for name in ("reason", "work_order"):
-            if (text := getattr(self.wish, name)) is not None:
-                self.note.details[name.replace("_", "-")] = text
         for warning in self.warnings:
             self.invocation.note(f"warning: {warning}")
 
@@ -160,10 +158,8 @@ class SmpPush:
         return self.checked.device.serial
 
     def _port(self) -> str:
-        if self.wish.port is None:
-            self.invocation.note("no --port: asking every serial port for a device that speaks MCUmgr")
-        port = self.wish.port or _only_answering(self.wish.baud)
-        self.note.details["port"] = port
+        port = self.wish.port or _only_answering(self.invocation, self.wish.baud)
+        self.pusher.describe(port)
         return port
 
     def _judge(self, found: Survey | None) -> Release:
@@ -205,6 +201,7 @@ class SmpPush:
         from devguard.device.models import load_model
         from devguard.grant.claims import read_grant
         from devguard.session.approval import LIFETIME
+        from devguard.session.approving import APPROVER_PAUSE
         from devguard.session.smp_proof import approval_request, check_second
 
         approver = self.pusher.approver()
@@ -213,11 +210,11 @@ class SmpPush:
                 raise Refused("grant.quorum", "two different technicians must approve; one has")
             return
         request = approval_request(release, self.checked, session_id, self.invocation.now())
-        deadline = time.monotonic() + LIFETIME
+        deadline = self.invocation.ticks() + LIFETIME
         while (answer := approver(request)) is None:
-            if time.monotonic() > deadline:
+            if self.invocation.ticks() > deadline:
                 raise Refused("grant.quorum", "the second technician did not approve within ten minutes")
-            time.sleep(APPROVER_PAUSE)
+            self.invocation.pause(APPROVER_PAUSE)
         view = device_view(read_grant(answer[1]), self.trust, model=release.model, serial=self._serial())
         if self.note.memory is not None:
             view = replace(view, spent=self.note.memory.spent)
@@ -230,7 +227,6 @@ class SmpPush:
             view=view,
             now=self.invocation.now(),
         )
-        self.note.digest("SECOND_GRANT", hashlib.sha256(self.second.grant.untagged).digest())
         self.note.details["second-technician"] = self.second.grant.subject
 
     def _state(self, release: Release, session_id: bytes) -> None:
@@ -331,21 +327,32 @@ class SmpPush:
         }
 
 
-def _only_answering(baud: int) -> str:
-    """The only serial port at which an SMP server answers; `LinkError("link.port")` where none or several do."""
-    from devguard.link.driver import SerialDriver, list_ports
+def _runner(invocation: Invocation, port: str, baud: int) -> SmpRunner:
+    """Runs scripts over a port, which it opens."""
+    from devguard.link.driver import SerialDriver
     from devguard.link.smp_engine import smp_parameters
     from devguard.link.smp_runner import SmpRunner
+
+    ticks = invocation.ticks
+    return SmpRunner(
+        lambda: SerialDriver.open(port, baud, ticks), smp_parameters(baud), os.urandom, ticks, invocation.pause
+    )
+
+
+def _only_answering(invocation: Invocation, baud: int) -> str:
+    """The only serial port at which an SMP server answers; `LinkError("link.port")` where none or several do."""
+    from devguard.link.driver import list_ports
     from devguard.session import smp_requests
     from devguard.session.smp_script import Ask, Script
 
     def hello() -> Script[None]:
         yield Ask(smp_requests.parameters(), _PROBE_SECONDS)
 
+    invocation.note("no --port: asking every serial port for a device that speaks MCUmgr")
     live = []
     for port in (one.device for one in list_ports()):
         try:
-            with SmpRunner(lambda: SerialDriver.open(port, baud), smp_parameters(baud), os.urandom) as runner:  # noqa: B023
+            with _runner(invocation, port, baud) as runner:
                 runner.run(hello())
             live.append(port)
         except DevguardError:
@@ -356,7 +363,7 @@ def _only_answering(baud: int) -> str:
 
 
 def show(result: dict[str, Any]) -> None:
-    """The result for people."""
+    """The result for people. Most of the warnings stood before it."""
     device, link = result["device"], result["link"]
     click.echo(
         printed(
@@ -372,4 +379,5 @@ def show(result: dict[str, Any]) -> None:
         flags = ", ".join(name for name in ("active", "confirmed", "pending", "permanent") if one[name])
         click.echo(printed(f"  image {one['image']} slot {one['slot']}: {one['version']} {one['hash']} {flags}"))
     for warning in result["warnings"]:
-        click.echo(f"  warning: {warning}")
+        if warning not in UNCHECKED[1:]:
+            click.echo(f"  warning: {warning}")

@@ -42,7 +42,7 @@ class SmpRunner:
     parameters: LinkParameters
     random: Callable[[int], bytes]
     clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], object] = time.sleep
     retransmits: int = field(default=0, init=False)
     _port: SmpPort | None = field(default=None, init=False)
     _engine: SmpEngine = field(init=False)

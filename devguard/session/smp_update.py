@@ -189,10 +189,14 @@ class SmpUpdate:
             self._count(image.size)
             self.resumed += image.size
             return states
-        self.standing = Standing.RECOVERING if recovery else Standing.UPLOADING
+        before, self.standing = self.standing, Standing.RECOVERING if recovery else Standing.UPLOADING
         for _ in range(UPLOADS):
             upload = Upload(image, window, lambda done, _whole: self.progress(self._done + done, self.release.size))
-            yield Stream(upload)
+            try:
+                yield Stream(upload)
+            except DeviceRefused:
+                self.standing = self.standing if upload.begun else before
+                raise
             self.sent += upload.sent
             self.resumed += upload.resumed
             states = yield from _states(STATE_PATIENCE)

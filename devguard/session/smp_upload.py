@@ -65,8 +65,8 @@ class Upload:
     """One upload under way. `next` gives what to send, `answered` and `lost` say what became of it; `done` ends it.
 
     `acked`: bytes the device has. `resumed`: where it went on from, 0 for a new upload. `sent`: bytes of image sent,
-    repeated ones included. `repeated`: pieces sent again. `unsure`: it ended, and the slot has to say whether every
-    byte arrived.
+    repeated ones included. `repeated`: pieces sent again. `begun`: the device has taken the first. `unsure`: it ended,
+    and the slot has to say whether every byte arrived.
     """
 
     image: JudgedImage
@@ -79,7 +79,7 @@ class Upload:
     window: int = 1
     match: bool | None = None
     unsure: bool = False
-    _begun: bool = False
+    begun: bool = False
     _next: int = 0
     _highest: int = 0
     _piece: int = 0
@@ -96,17 +96,17 @@ class Upload:
     @property
     def done(self) -> bool:
         """Whether the device has every byte, as far as it says."""
-        return self.unsure or (self._begun and self.acked == self.image.size)
+        return self.unsure or (self.begun and self.acked == self.image.size)
 
     @property
     def patience(self) -> float:
         """Seconds within which the device has to get on."""
-        return PATIENCE if self._begun else ERASE_PATIENCE
+        return PATIENCE if self.begun else ERASE_PATIENCE
 
     def gets_on(self) -> bool:
         """Whether the device has come a share of the image further since this was last true, so that its time begins
         anew; a device that takes a byte with every answer does not get on."""
-        if not self._begun or self.acked < self._mark:
+        if not self.begun or self.acked < self._mark:
             return False
         self._mark = min(self.acked + max(SHORTEST, self.image.size // SHARES), self.image.size)
         return True
@@ -115,7 +115,7 @@ class Upload:
         """The next piece, or None while enough are unanswered."""
         if self._next == 0 and not self._flight:
             return self._first()
-        if not self._begun or any(start == 0 for start, _ in self._flight.values()):
+        if not self.begun or any(start == 0 for start, _ in self._flight.values()):
             return None  # the device may be erasing
         if len(self._flight) >= self.window or self._next >= self.image.size:
             return None
@@ -167,14 +167,14 @@ class Upload:
         answer = taken(message)
         late = number in self._late
         start, end = self._late[number] if late else self._flight[number]
-        if self._begun and answer.offset == 0 and end == self.image.size and self._losses:
+        if self.begun and answer.offset == 0 and end == self.image.size and self._losses:
             self.unsure = True
             return
         self._check(answer.offset)
         self._forget_until(number)
         if late:
             self._piece, self._losses = self._whole, 0  # it was slow, not lost
-        if not self._begun:
+        if not self.begun:
             self._begin(answer.offset, end)
         elif answer.offset < self.acked:
             self._went_back(answer.offset)
@@ -192,11 +192,11 @@ class Upload:
     def _check(self, offset: int) -> None:
         if offset > self.image.size:
             raise malformed(f"the device speaks of byte {offset} of an image of {self.image.size}")
-        if self._begun and offset > self._highest:
+        if self.begun and offset > self._highest:
             raise Refused("image.digest", f"the device says it has {offset} bytes, {self._highest} were sent")
 
     def _begin(self, offset: int, end: int) -> None:
-        self._begun = True
+        self.begun = True
         self.sent += min(offset, end)
         self.resumed = offset if offset > end else 0
         self._next = self._highest = max(offset, end)

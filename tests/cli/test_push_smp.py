@@ -430,57 +430,44 @@ def test_the_only_port_that_answers(world: World, home: Path, tmp_path: Path, mo
 # who says which device it is
 
 
-class Terminal:
-    """Stands for `sys` where a person sits at a terminal."""
-
-    class stdin:
-        isatty = staticmethod(lambda: True)
-
-    stderr = stdin
-
-
-def test_the_person_at_the_terminal_reads_the_label(
-    world: World, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
-    def prompt(text: str, **_: object) -> str:
-        asked.append(text)
-        return f" {SERIAL}\n"
-
-    monkeypatch.setattr(push_smp, "sys", Terminal)
-    monkeypatch.setattr(push_smp.click, "prompt", prompt)
-    grant = world.grant(tmp_path / "g", SERIAL, model=LEGACY)
-    args = ("push", suit(world, tmp_path / "x.suit"), "--protocol", "smp", "--key", "tech", "--grant", grant)
-    with serving(legacy()) as served:
-        assert devguard(*args, "--port", served.port).status == 0
-    assert len(asked) == 1
-    assert SERIAL not in asked[0]
-    assert records(home)[-1]["details"]["serial"] == "read off the label by the technician, not proven"
-    with serving(legacy()) as served:
-        ok(*args, "--port", served.port, "--serial", SERIAL)
-        assert records(home)[-1]["details"]["serial"] == "given with --serial, not proven"
-        assert len(asked) == 1
-
-
-def test_a_label_that_says_another_serial_stops_the_push(world: World, home: Path, tmp_path: Path) -> None:
-    """On a real terminal; no port is opened."""
-    grant = world.grant(tmp_path / "g", SERIAL, model=LEGACY)
-    file = suit(world, tmp_path / "x.suit")
+def at_a_terminal(command: tuple[object, ...], typed: bytes) -> tuple[int, str]:
+    """A command whose questions somebody answers; its status and what it showed."""
     ours, theirs = pty.openpty()
-    command = ("push", file, "--protocol", "smp", "--port", "/nowhere", "--key", "tech", "--grant", grant)
     process = start(*command, stdin=theirs, stderr=theirs)
     os.close(theirs)
-    os.write(ours, b"ML-70\n")
+    os.write(ours, typed)
     said = b""
     with contextlib.suppress(OSError):  # the terminal hangs up
         while select.select([ours], [], [], 60)[0] and (data := os.read(ours, 4096)):
             said += data
     os.close(ours)
-    assert process.wait(timeout=30) == 1
-    process.communicate()
-    assert b"serial number on the device's label" in said
-    assert b"error: device.identity: the label says 'ML-70', the grant is for ML-7" in said
+    process.communicate(timeout=60)
+    return process.returncode, said.decode()
+
+
+def test_the_person_at_the_terminal_reads_the_label(world: World, home: Path, tmp_path: Path) -> None:
+    grant = world.grant(tmp_path / "g", SERIAL, model=LEGACY)
+    args = ("push", suit(world, tmp_path / "x.suit"), "--protocol", "smp", "--key", "tech", "--grant", grant)
+    with serving(legacy()) as served:
+        status, said = at_a_terminal((*args, "--port", served.port), f"ML-70\n {SERIAL} \n".encode())
+    assert status == 0, said
+    question = said.index("serial number on the device, typed or scanned")
+    assert said.index("the grant is for another serial number; look at the label again") > question
+    assert "warning: this device cannot check the technician" in said
+    assert "nobody confirmed" not in said
+    assert records(home)[-1]["details"]["serial"] == "read off the label by the technician, not proven"
+    with serving(legacy()) as served:
+        ok(*args, "--port", served.port, "--serial", SERIAL)
+    assert records(home)[-1]["details"]["serial"] == "given with --serial, not proven"
+
+
+def test_a_label_that_says_another_serial_stops_the_push(world: World, home: Path, tmp_path: Path) -> None:
+    """Before a port is opened."""
+    grant = world.grant(tmp_path / "g", SERIAL, model=LEGACY)
+    args = ("push", suit(world, tmp_path / "x.suit"), "--protocol", "smp", "--key", "tech", "--grant", grant)
+    status, said = at_a_terminal((*args, "--port", "/nowhere"), b"ML-70\n" * 3)
+    assert status == 1
+    assert "error: device.identity: the label says ML-70, the grant is for ML-7" in said
     assert records(home)[-1]["code"] == "device.identity"
 
 
@@ -522,15 +509,15 @@ def test_an_end_at_any_step_says_how_it_leaves_the_device(
         with monkeypatch.context() as patch:
             patch.setattr(SmpEngine, "send", send)
             result = push(world, tmp_path, served)
-        sentence = Standing[left].value
+        standing = Standing[left]
         if how is LinkError:
             assert (result.status, result.code) == (4, "link.port" if asked[1:] != (5, "write") else "link.timeout")
-            assert result.json["error"]["hint"].startswith(sentence + "; ")
+            assert result.json["error"]["hint"].startswith(f"{standing.left}; {standing.onward}; ")
         else:
             assert (result.status, result.out) == (130, "")
-            assert f"interrupted: {sentence}\n" in result.err
+            assert f"interrupted: {standing.left}; {standing.onward}\n" in result.err
         last = records(home)[-1]
-        assert last["details"]["device-left"] == sentence
+        assert last["details"]["device-left"] == standing.left
         assert last["code"] == ("internal.interrupted" if how is KeyboardInterrupt else result.code)
         assert running(device)[0] == version
         assert push(world, tmp_path, served).status == 0
@@ -567,6 +554,7 @@ def test_emulated_devices_serve_smp(world: World, home: Path, tmp_path: Path) ->
         result = push(world, tmp_path, pump, file, model=PUMP)  # type: ignore[arg-type]
         assert (result.status, result.code) == (5, "smp.refused")
         assert "eaccessdenied" in result.json["error"]["message"]
+        assert result.json["error"]["hint"].endswith(Standing.UNTOUCHED.left)
 
 
 def test_what_emulate_does_not_do(world: World, home: Path, tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_a_push_that_was_interrupted_goes_on_at_that_step(
             patch.setattr(smp_update.requests, step, interrupt)
             stopped = push(world, tmp_path, port, image)
         assert stopped.status == 130
-        assert Standing[left].value in stopped.err
+        assert Standing[left].left in stopped.err
         data = done(push(world, tmp_path, port, image))
     assert (data["link"]["sent_bytes"], data["device"]["version_after"]) == (0, "1.1.0")
 
@@ -255,7 +255,7 @@ def test_an_image_that_is_gone_after_the_reset_is_missed(world: World, home: Pat
         result = push(world, tmp_path, port, renamed(artifact(M3 + ".signed.bin")))
     assert (result.status, result.code) == (1, "device.self-test")
     details = records(home)[-1]["details"]
-    assert (details["trial"], details["device-left"]) == ("none", Standing.WENT_BACK.value)
+    assert (details["trial"], details["device-left"]) == ("none", Standing.WENT_BACK.left)
 
 
 @pytest.mark.parametrize("build", ["qemu_cortex_m0_serial_buf256", "qemu_cortex_m0_serial_buf512"])
@@ -269,4 +269,4 @@ def test_a_server_without_images_says_no(world: World, home: Path, tmp_path: Pat
         result = push(world, tmp_path, port, renamed(artifact(M0 + ".signed.bin")))
     assert (result.status, result.code) == (5, "smp.refused")
     assert result.json["error"]["message"].endswith("enotsup (rc 8)")
-    assert records(home)[-1]["details"]["device-left"] == Standing.UNTOUCHED.value
+    assert records(home)[-1]["details"]["device-left"] == Standing.UNTOUCHED.left

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from devguard.link.smp_console import FIRST, MAX_LINE, ConsoleReader, encode_lin
 from devguard.link.smp_engine import MOST_HELD, Expired, Garbled, Replied, SmpEngine, smp_parameters
 from devguard.link.smp_runner import SmpRunner
 from devguard.session import smp_requests as requests
+from devguard.session.smp_answers import slot_states
+from devguard.session.smp_frame import read_message
 from devguard.session.smp_script import Ask, Now, Pause, Reopen, Script
 from devguard.session.smp_update import SmpUpdate, survey
 from rooms.smp_support import (
@@ -523,14 +526,23 @@ def test_a_stranger_on_the_port_is_no_device() -> None:
         line.runner().run(survey())
 
 
+PAGE = (Path(__file__).resolve().parents[2] / "docs" / "smp.md").read_text(encoding="utf-8")
+
+
 def test_the_example_on_the_page() -> None:
     """docs/smp.md, "Example"."""
-    from devguard.session.smp_answers import slot_states
-    from devguard.session.smp_frame import read_message
-
-    page = (Path(__file__).resolve().parents[2] / "docs" / "smp.md").read_text(encoding="utf-8")
-    rows = page.split("```")[3].splitlines()
+    [block] = [one for one in PAGE.split("```") if one.startswith("\n09 00")]
+    rows = block.splitlines()
     frame = bytes.fromhex(rows[1][:49] + rows[2][:49])
     assert slot_states(read_message(frame))[0].slot == 0
     text = rows[4].split('"')[1].encode()
     assert encode_lines(frame) == FIRST + text + b"\n"
+
+
+def test_the_lies_on_the_page() -> None:
+    """docs/smp.md, "A device that lies"."""
+    told = {}
+    for row in PAGE.splitlines():
+        if found := re.fullmatch(r"\| (`[a-z`, -]+`) \| `([a-z.-]+)` \|", row):
+            told |= dict.fromkeys(re.findall(r"`([a-z-]+)`", found[1]), found[2])
+    assert told == {kind.value: code for kind, code in LIES.items()}
