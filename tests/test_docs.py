@@ -23,7 +23,7 @@ from devguard.device.layout import Mark
 from devguard.errors import CODES
 from devguard.evidence.checkpoint import parse_text, read_note
 from devguard.evidence.record import DigestOf, Statement
-from devguard.grant import credential, scope
+from devguard.grant import credential, request, scope, suspensions
 from devguard.link.frames import Kind, decode_announcement, decode_frame
 from devguard.manifest.suit import Parameter
 from devguard.session.records import ExporterLabel
@@ -197,6 +197,8 @@ PLAIN = [Parameter.IMAGE_DIGEST, Parameter.IMAGE_SIZE, Parameter.URI, Parameter.
         ("trust.md", codec.EntryLabel),
         ("trust.md", Roles),
         ("grant.md", scope.Claim),
+        ("grant.md", request.Claim),
+        ("technicians.md", suspensions.Claim),
         ("credential.md", credential.Claim),
         ("envelope.md", [*IDENTITY, *PLAIN, *PRIVATE]),
         ("edhoc-profile.md", ExporterLabel),
@@ -206,9 +208,8 @@ PLAIN = [Parameter.IMAGE_DIGEST, Parameter.IMAGE_SIZE, Parameter.URI, Parameter.
         ("flash-and-boot.md", Mark),
         ("conversation.md", Verb),
     ],
-    ids=["trust", "trust-entry", "trust-roles", "grant", "credential", "envelope", "exporter", "link", "evidence",
-         "statements",
-         "marks", "verbs"],
+    ids=["trust", "trust-entry", "trust-roles", "grant", "request", "suspensions", "credential", "envelope",
+         "exporter", "link", "evidence", "statements", "marks", "verbs"],
 )  # fmt: skip
 def test_label_tables_say_what_the_code_says(page: str, members: list[enum.IntEnum]) -> None:
     table = rows(page)

@@ -175,8 +175,8 @@ class Issuing:
 
     @property
     def in_force(self) -> int:
-        """The highest grant epoch known here."""
-        return max(self.roster.epoch, self.trust.grant_epoch if self.trust is not None else 0)
+        """The grant epoch in force here."""
+        return self.roster.in_force(None if self.trust is None else self.trust.grant_epoch)
 
     @property
     def epoch(self) -> int:

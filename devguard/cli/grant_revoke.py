@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 CTI: Final = re.compile(r"[0-9a-f]{32}")
 
 
-def trust_epoch(home: Home) -> int:
-    """The grant epoch of the trust document in use here; 0 without one."""
-    return home.trust(None).grant_epoch if home.trust_file.is_file() else 0
+def trust_epoch(home: Home) -> int | None:
+    """The grant epoch of the trust document in use here; None without one."""
+    return home.trust(None).grant_epoch if home.trust_file.is_file() else None
 
 
 @click.command("revoke", cls=Command)
@@ -74,17 +74,22 @@ def _target(text: str, known: dict[bytes, int], latest: int) -> tuple[bytes, int
 def list_(invocation: Invocation) -> None:
     """List the grants kept in the home, and those issued here that are still open."""
     from devguard.cli.issued import issued_here
+    from devguard.cli.standing import look
 
     now, home = invocation.now(), invocation.home
-    kept = kept_grants(invocation, now)
-    issued = [{**one.as_dict, "minutes_left": (one.expires - now) // 60} for one in issued_here(home, now)]
-    lines = ["kept here:", *(f"  {kept_line(row)}" for row in kept)] if kept else ["kept here: none"]
-    lines.append("issued here and open:" if issued else "issued here and open: none")
-    lines += [
-        f"  {row['cti']}  {row['technician']} on {', '.join(row['serials'])}, {row['minutes_left']} min left, "
-        f"epoch {row['epoch']}"
-        for row in issued
+    kept, roster = kept_grants(invocation, now), look(home)
+    issued = [
+        {**one.as_dict, "minutes_left": (one.expires - now) // 60, "taken_back": one.taken_back(roster)}
+        for one in issued_here(home, now)
     ]
+    lines = ["kept here:", *(f"  {kept_line(row)}" for row in kept)] if kept else ["kept here: none"]
+    lines.append("issued here, and not expired:" if issued else "issued here, and not expired: none")
+    for row in issued:
+        state = ", TAKEN BACK" if row["taken_back"] else ""
+        lines.append(
+            f"  {row['cti']}  {row['technician']} on {', '.join(row['serials'])}, {row['minutes_left']} min left, "
+            f"epoch {row['epoch']}{state}"
+        )
     invocation.result({"grants": kept, "issued": issued}, "\n".join(lines))
 
 

@@ -75,7 +75,7 @@ def text(one: Grant, now: int) -> str:
         f"  key {one.holder.fingerprint}, granted by {one.issuer}",
     ]
     bounds = [] if scope.hours is None else [f"at {hours_text(scope.hours)} UTC"]
-    bounds += [] if scope.max_uses is None else [f"{scope.max_uses} times"]
+    bounds += [] if scope.max_uses is None else [f"for {scope.max_uses} release{'s' if scope.max_uses > 1 else ''}"]
     bounds += [] if scope.trained_until is None else [f"trained until {iso(scope.trained_until)}"]
     lines += [f"  {', '.join(bounds)}"] if bounds else []
     if scope.device_nonce is not None:

@@ -30,6 +30,10 @@ class Issued:
     epoch: int
     expires: int
 
+    def taken_back(self, roster: Roster) -> bool:
+        """Whether this station refuses it: it was revoked by itself, or the person is suspended."""
+        return self.cti in roster.revoked or roster.suspends(self.technician)
+
     @property
     def as_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -127,16 +131,17 @@ class Latency:
 
 
 def latency_of(
-    note: Note, before: Roster, after: Roster, now: int, trust_epoch: int, wanted: Callable[[Issued], bool]
+    note: Note, before: Roster, after: Roster, now: int, trust_epoch: int | None, wanted: Callable[[Issued], bool]
 ) -> Latency:
     """What the list `after` means for the grants that are `wanted`. Delegations end with the grant they come from."""
     from devguard.grant.claims import MAX_LIFE
 
     ends = [one.expires for one in (*issued_here(note.home, now), *_kept(note.home, now)) if wanted(one)]
     last = max(ends, default=None)
-    epoch = max(after.epoch, trust_epoch)
+    epoch = after.in_force(trust_epoch)
     latest = max(now + MAX_LIFE, last or 0)
-    return Latency(last, latest, epoch, epoch > max(before.epoch, trust_epoch), epoch >= trust_epoch + EPOCH_STEP)
+    spent = trust_epoch is not None and epoch >= trust_epoch + EPOCH_STEP
+    return Latency(last, latest, epoch, epoch > before.in_force(trust_epoch), spent)
 
 
 def _kept(home: Home, now: int) -> list[Issued]:

@@ -145,7 +145,7 @@ def check_grant(
         # moves nothing: how far the stored floor follows is `advanced_floor`'s rule, so no far date can brick it.
         time = max(now, chain[-1].issued)
         life = max(time, *(link.issued for link in chain))
-    unknown = _check_authority(chain[-1], trust, time)
+    unknown = _check_authority(chain, trust, time)
     for child, parent in pairwise(chain):
         check_link(child, parent)
     for link in chain:
@@ -186,8 +186,9 @@ def check_pair(first: CheckedGrant, second: CheckedGrant) -> None:
         raise Refused("grant.quorum", "the two approvals are not for the same act on the same device")
 
 
-def _check_authority(root: Grant, trust: TrustDocument, now: int) -> Refused | None:
+def _check_authority(chain: tuple[Grant, ...], trust: TrustDocument, now: int) -> Refused | None:
     """The refusal `key.unknown`, to be raised when nothing else is wrong; every other one is raised here."""
+    root = chain[-1]
     try:
         signers = judge_signers(
             root.token,
@@ -202,9 +203,10 @@ def _check_authority(root: Grant, trust: TrustDocument, now: int) -> Refused | N
         if error.code != "key.unknown":
             raise
         return error
-    subject = same_person(root.subject)
+    # Nor through somebody else's hands: a puppet could hand it straight back.
+    people, keys = {same_person(link.subject) for link in chain}, {link.holder.thumbprint for link in chain}
     for entry in signers:
-        if same_person(entry.person) == subject or entry.thumbprint == root.holder.thumbprint:
+        if same_person(entry.person) in people or entry.thumbprint in keys:
             raise Refused("grant.signature", f"{entry.person} signed a grant for themselves")
     return None
 

@@ -151,10 +151,16 @@ class Roster:
                 changed[one.subject] = one
         return replace(self, statements=changed, revoked={**self.revoked, **revoked})
 
-    def raised(self, trust_epoch: int) -> Roster:
-        """With the next grants one epoch up, at most as far above the trust document's as any device follows."""
-        wanted = min(max(self.epoch, trust_epoch) + 1, trust_epoch + EPOCH_STEP, MAX_EPOCH)
-        return replace(self, epoch=max(self.epoch, wanted))
+    def in_force(self, trust_epoch: int | None) -> int:
+        """The epoch of the next grants issued here, at most as far above the trust document's as any device follows:
+        the root may have set that back. None: no document is known here."""
+        if trust_epoch is None:
+            return self.epoch
+        return min(max(self.epoch, trust_epoch), trust_epoch + EPOCH_STEP, MAX_EPOCH)
+
+    def raised(self, trust_epoch: int | None) -> Roster:
+        """With the next grants one epoch up, where devices follow."""
+        return replace(self, epoch=replace(self, epoch=self.in_force(trust_epoch) + 1).in_force(trust_epoch))
 
     def without_expired(self, now: int) -> Roster:
         """Without the revoked grants that have expired for good."""
@@ -169,6 +175,11 @@ class Roster:
             if said is not None and said.suspended:
                 return said
         return None
+
+    def suspends(self, person: str) -> bool:
+        """Whether a person is suspended, whatever key they hold."""
+        said = self.statements.get(same_person(person))
+        return said is not None and said.suspended
 
     def check_person(self, person: str, key: CoseKey) -> None:
         """Return when neither a person nor their key is suspended; `grant.revoked`."""

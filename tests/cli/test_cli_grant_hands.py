@@ -276,7 +276,9 @@ def test_a_grant_is_taken_back(world: World, home: Path, tmp_path: Path) -> None
     world.grant(tmp_path / "other.grant", "IP-2")
     issued = ok("grant", "list", "--json").json["issued"]
     assert [(one["cti"], one["technician"]) for one in issued] == [(made["cti"], "Tess Technician")]
+    assert [one["taken_back"] for one in issued] == [False]
     told = ok("grant", "revoke", made["cti"], "--reason", "sent to the wrong person", "--json").json
+    assert "min left, epoch 0, TAKEN BACK" in ok("grant", "list").out
     assert (told["last_grant_ends"], told["epoch"]) == (made["expires"], 1)
     assert devguard("grant", "check", "g.grant").code == "grant.revoked"
     assert ok("grant", "check", "other.grant", "--json").json["ok"]

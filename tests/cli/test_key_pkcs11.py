@@ -154,3 +154,18 @@ def test_a_key_is_checked_by_letting_it_sign(tokens: Tokens, world: World, home:
     for file in sorted(tokens.store.rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
     assert devguard("key", "check", "token-remy", "--json").code == "key.token"
+
+
+@pytest.mark.usefixtures("pin")
+def test_a_technician_s_card_is_put_on_the_list_and_asks_for_a_grant(
+    tokens: Tokens, tmp_path: Path, world: World, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = tokens.make("card")
+    made = new("finn", uri, role="technician", person="Finn")
+    monkeypatch.setenv("DEVGUARD_PIN", PIN)
+    monkeypatch.setenv("DEVGUARD_PASSPHRASE", PASSPHRASE)
+    added = ok("technician", "add", made["token"], "--any-site", "--trained-until", "2090-01-01", "--json").json
+    assert (added["name"], added["fingerprint"]) == ("finn", made["fingerprint"])
+    ok("grant", "request", "--key", "finn", "--model", "insulin-pump", "--serial", "IP-1", "-o", "r.request")
+    ok("grant", "issue", "--authority", "authority", "--request", "r.request", "-o", "g.grant")
+    assert ok("grant", "check", "g.grant", "--json").json["holder"] == made["fingerprint"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import functools
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from builders import NOW, make_image, make_release, make_signer, make_vendor
@@ -24,6 +25,11 @@ from devguard.evidence.record import DigestOf, Entry, Record, decode_entry, deco
 from devguard.grant.chain import read_chain
 from devguard.grant.claims import read_grant
 from devguard.grant.credential import issue_credential, read_credential
+from devguard.grant.request import make_request
+from devguard.grant.request import read_request as read_grant_request
+from devguard.grant.roster import decode_roster, encode_roster, make_technician
+from devguard.grant.suspensions import make_list, read_list
+from devguard.grant.technicians import Roster
 from devguard.image.delta import compress
 from devguard.link.frames import (
     FrameReader,
@@ -39,7 +45,9 @@ from devguard.manifest.codec import decode_manifest
 from devguard.manifest.description import parse_description, scaffold
 from devguard.manifest.envelope import parse_offer, read_envelope
 from devguard.session import messages, verbs
-from devguard.session.approval import ApprovalRequest, pack_answer, read_answer, read_request
+from devguard.session.approval import ApprovalRequest, Asking, pack_answer, read_answer, read_request
+from devguard.session.armor import Kind as Text
+from devguard.session.armor import armor, dearmor, in_groups
 from devguard.session.smp_frame import read_message
 from devguard.session.suites import Curve
 from devguard.trust.document import peek_trust
@@ -174,7 +182,29 @@ def _said(sealed: bool) -> list[bytes]:
 
 
 def _requests() -> list[bytes]:
-    return [ApprovalRequest(bytes(32), "IP-0001", bytes(32), "update", bytes(32), NOW).encode()]
+    fields = (bytes(32), "IP-0001", bytes(32), "update", bytes(32), NOW)
+    return [ApprovalRequest(*fields).encode(), ApprovalRequest(*fields, Asking("Tess", bytes(32), bytes(32))).encode()]
+
+
+def _texts() -> list[bytes]:
+    made = [armor(Text.CODE, bytes(64)), armor(Text.REQUEST, _requests()[0])]
+    return [*(text.encode() for text in made), in_groups(made[0]).encode()]
+
+
+def _roster() -> Roster:
+    tess = make_technician("tess", "Tess", TESS.key, ["ward-4"], {"*": NOW})
+    gone = Roster().with_technician(tess).suspended("Tess", [], now=NOW, reason="left")
+    return gone.merged((), {bytes(16): NOW + 9}).raised(3)
+
+
+def _lists() -> list[bytes]:
+    authority = VENDOR.signer(RoleName.TECHNICIAN_AUTHORITY)
+    return [make_list(_roster(), [authority], issuer="Thea", now=NOW, many=many).tagged for many in (False, True)]
+
+
+def _wishes() -> list[bytes]:
+    asked = {"person": "Tess", "life": 3600, "reason": "why", "now": NOW, "nonce": bytes(16)}
+    return [make_request(TESS, wish=replace(SCOPE, trained_until=0), **asked)]
 
 
 def _counters() -> list[bytes]:
@@ -214,6 +244,10 @@ PARSERS: dict[str, Parser] = {
     "description": Parser(parse_description, lambda: [scaffold("pump-x", "1.0.0", "a.example", "revA").encode()]),
     "trust": Parser(peek_trust, lambda: [_vendor().trust_bytes]),
     "grant": Parser(_grant, _grants),
+    "grant-request": Parser(read_grant_request, _wishes),
+    "technicians": Parser(decode_roster, lambda: [encode_roster(_roster())]),
+    "suspensions": Parser(read_list, _lists),
+    "approval-text": Parser(lambda data: dearmor(data.decode("ascii", "replace"), bare=Text.CODE), _texts),
     "credential": Parser(read_credential, _credentials),
     "approval-request": Parser(read_request, _requests),
     "approval-answer": Parser(read_answer, lambda: [pack_answer(b"approval", b"grant")]),

@@ -128,6 +128,15 @@ def test_nobody_grants_themselves() -> None:
         assert refusal(make_grant(subject=subject)) == "grant.signature"
 
 
+def test_nobody_grants_themselves_through_a_puppet() -> None:
+    parent = make_grant()
+    for subject, holder in (("THEA authority", TOM.key), ("Tom Technician", AUTHORITY.key)):
+        back = delegate_grant(
+            parent, TESS, subject=subject, holder=holder, scope=parent.scope, now=NOW, expires=NOW + HOUR, cti=b"b" * 16
+        )
+        assert refusal(read_grant(back), holder=None) == "grant.signature"
+
+
 def test_epochs() -> None:
     assert refusal(make_grant(scoped(epoch=2))) == "grant.revoked"
     assert refusal(device=replace(DEVICE, epoch=4)) == "grant.revoked"

@@ -171,8 +171,10 @@ def test_the_epoch_rises_by_one_and_no_further_than_devices_follow() -> None:
         seen.append(roster.epoch)
     assert seen[:2] == [6, 7]
     assert seen[-1] == 5 + EPOCH_STEP
-    assert roster.raised(0).epoch == roster.epoch  # never back
     assert roster.raised(40).epoch == 41
+    assert roster.in_force(1) == roster.raised(1).epoch == 1 + EPOCH_STEP  # the root set its own back
+    assert Roster().raised(None).epoch == 1  # no document is known: nothing says how far
+    assert Roster(epoch=2**32 - 1).raised(2**32 - 1).epoch == 2**32 - 1
 
 
 # the file
