@@ -11,16 +11,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
+from devguard import wire
 from devguard.cose.keys import CoseKey
-from devguard.errors import DevguardError
+from devguard.errors import DevguardError, Malformed
 from devguard.image import mcuboot_layout as layout
+from devguard.image.mcuboot_compressed import check_compressed
 from devguard.image.mcuboot_encryption import DeviceKey, plain_reader
 from devguard.image.mcuboot_keys import ImageKey, PublicKey, image_key
 from devguard.image.mcuboot_parse import MAX_PROBLEMS, Parsed, Tlv, hash_signed_part, parse
 from devguard.image.mcuboot_trailer import check_tail
 from devguard.image.problem import Problem
 
-_LENGTHS: Final = {layout.SECURITY_COUNTER: 4, layout.VENDOR_ID: 16, layout.CLASS_ID: 16, layout.DEPENDENCY_TYPE: 12}
+_LENGTHS: Final = {
+    layout.SECURITY_COUNTER: 4,
+    layout.VENDOR_ID: 16,
+    layout.CLASS_ID: 16,
+    layout.DEPENDENCY_TYPE: 12,
+    layout.SIG_PURE: 1,
+}
+_ONCE: Final = frozenset({layout.SECURITY_COUNTER, layout.VENDOR_ID, layout.CLASS_ID, layout.SIG_PURE})
+# Keys of the boot record's map, TF-M's measured boot ("SW component").
+_BOOT_RECORD: Final = {1: "type", 2: "measurement", 4: "version", 5: "signer_id", 6: "measurement_description"}
+_MAX_RECORD: Final = 1024
 # KEYHASH values (SHA-256, or the hash of the key's curve) of the key pairs that MCUboot publishes for tests.
 PUBLISHED_TEST_KEYS: Final = {
     "fc5701dc6135e1323847bdc40f04d2e5bee5833b23c29f93593d00018cfa9994": "root-rsa-2048",
@@ -73,6 +85,11 @@ def inspect_mcuboot(
             fields["digest"] = {layout.TLV_NAMES[number]: digest.hex() for number, digest in digests.items()}
             if wanted is not None:
                 problems += _signatures(plain, parsed, wanted, digests, fields)
+            unpacked, wrong = check_compressed(plain, parsed)
+            problems += wrong
+            if unpacked is not None:
+                fields["decompressed_digest"] = unpacked.hex()
+                problems += _unpacked_signature(parsed, wanted, unpacked, fields)
         trailer, tail = check_tail(reader, parsed)
         problems += tail
         if trailer is not None:
@@ -143,18 +160,31 @@ def _tlv_fields(parsed: Parsed) -> dict[str, object]:
         for tlv in parsed.tlvs[:256]
     ]
     for tlv in parsed.tlvs:
-        if tlv.protected and len(tlv.value) == _LENGTHS.get(tlv.type):
+        if tlv.protected and tlv.type == layout.BOOT_RECORD:
+            fields["boot_record"] = _boot_record(tlv.value)
+        elif tlv.protected and len(tlv.value) == _LENGTHS.get(tlv.type):
             if tlv.type == layout.SECURITY_COUNTER:
                 fields["security_counter"] = int.from_bytes(tlv.value, parsed.layouts.order)
             elif tlv.type == layout.VENDOR_ID:
                 fields["vendor_id"] = tlv.value.hex()
             elif tlv.type == layout.CLASS_ID:
                 fields["class_id"] = tlv.value.hex()
-            else:
+            elif tlv.type == layout.DEPENDENCY_TYPE:
                 _dependency(tlv, parsed.layouts, fields)
         elif tlv.type == layout.KEYHASH and tlv.value.hex() in PUBLISHED_TEST_KEYS:
             fields["published_test_key"] = PUBLISHED_TEST_KEYS[tlv.value.hex()]
     return fields
+
+
+def _boot_record(value: bytes) -> object:
+    """What the bootloader will hand on as the measured boot's claims; None for anything but a small map of them."""
+    try:
+        claims = wire.decode(value[:_MAX_RECORD], deterministic=False)
+    except Malformed:
+        return None
+    if not isinstance(claims, dict) or not claims.keys() <= _BOOT_RECORD.keys():
+        return None
+    return {_BOOT_RECORD[key]: one.hex() if isinstance(one, bytes) else str(one) for key, one in claims.items()}
 
 
 def _dependency(tlv: Tlv, layouts: layout.Layouts, fields: dict[str, object]) -> None:
@@ -166,7 +196,8 @@ def _dependency(tlv: Tlv, layouts: layout.Layouts, fields: dict[str, object]) ->
 
 
 def _tlv_rules(parsed: Parsed) -> list[Problem]:
-    problems = []
+    problems: list[Problem] = []
+    once: set[int] = set()
     for tlv in parsed.tlvs:
         name = layout.tlv_name(tlv.type)
         if not tlv.protected and tlv.type not in layout.UNPROTECTED_TLVS:
@@ -176,6 +207,13 @@ def _tlv_rules(parsed: Parsed) -> list[Problem]:
         if expected is not None and len(tlv.value) != expected:
             detail = f"the TLV {name} has {len(tlv.value)} bytes, expected {expected}"
             problems.append(Problem("image.format", detail, tlv.offset))
+        elif tlv.type == layout.SIG_PURE and tlv.value != b"\x01":
+            detail = f"the TLV {name} is {tlv.value.hex()}, a bootloader that wants a pure signature takes 01 only"
+            problems.append(Problem("image.format", detail, tlv.offset))
+        if tlv.type in _ONCE and tlv.type in once:
+            detail = f"a second TLV {name}: bootloaders differ in which one they believe"
+            problems.append(Problem("image.format", detail, tlv.offset))
+        once.add(tlv.type)
         if len(problems) >= MAX_PROBLEMS:
             break
     return problems
@@ -196,6 +234,20 @@ def _hashes(reader: BinaryIO, parsed: Parsed) -> tuple[dict[int, bytes], list[Pr
             detail = f"{layout.TLV_NAMES[tlv.type]} of the image is {digests[tlv.type].hex()}, the TLV says "
             problems.append(Problem("image.digest", detail + tlv.value[:64].hex(), tlv.offset))
     return digests, problems
+
+
+def _unpacked_signature(
+    parsed: Parsed, key: ImageKey | None, digest: bytes, fields: dict[str, object]
+) -> list[Problem]:
+    """The signature over the image that a compressed one unpacks to."""
+    found = [tlv for tlv in parsed.of_type(layout.DECOMPRESSED_SIGNATURE) if tlv.protected]
+    pure = bool(parsed.of_type(layout.SIG_PURE))
+    fields["decompressed_signature"] = None if not found else "pure, not checked" if pure else "digest"
+    if key is None or not found or pure:
+        return []
+    kind = {32: layout.SHA256, 48: layout.SHA384, 64: layout.SHA512}[len(digest)]
+    problem = key.check_digests({kind: digest}, found[0])
+    return [problem] if problem else []
 
 
 def _signatures(

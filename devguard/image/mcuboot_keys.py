@@ -58,6 +58,13 @@ class ImageKey:
             if pure and not messages:
                 number = self.hash_types[0]
                 messages = [(number, hash_signed_part(reader, parsed, layout.HASH_TLVS[number]))]
+        return self._checked(messages, tlv)
+
+    def check_digests(self, digests: dict[int, bytes], tlv: Tlv) -> Problem | None:
+        """The same of a signature over one of these digests, by their hash TLV types."""
+        return self._checked([(number, digests[number]) for number in self.hash_types if number in digests], tlv)
+
+    def _checked(self, messages: list[tuple[int, bytes]], tlv: Tlv) -> Problem | None:
         if not messages:
             names = " or ".join(layout.TLV_NAMES[number] for number in self.hash_types)
             return Problem("signature.algorithm", f"a key of type {self.name} signs over {names}", tlv.offset)

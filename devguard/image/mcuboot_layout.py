@@ -74,6 +74,10 @@ FLAGS: Final = {
     0x800: "compressed-arm-thumb",
 }
 ENCRYPTED_FLAGS: Final = 0x00C
+LZMA2_FLAG: Final = 0x400
+LZMA_FLAGS: Final = 0x600
+THUMB_FLAG: Final = 0x800
+COMPRESSED_FLAGS: Final = 0xE00
 
 KEYHASH: Final = 0x01
 PUBKEY: Final = 0x02
@@ -87,6 +91,10 @@ ED25519: Final = 0x24
 SIG_PURE: Final = 0x25
 DEPENDENCY_TYPE: Final = 0x40
 SECURITY_COUNTER: Final = 0x50
+BOOT_RECORD: Final = 0x60
+DECOMPRESSED_SIZE: Final = 0x70
+DECOMPRESSED_HASH: Final = 0x71
+DECOMPRESSED_SIGNATURE: Final = 0x72
 VENDOR_ID: Final = 0x74
 CLASS_ID: Final = 0x75
 
@@ -109,15 +117,16 @@ TLV_NAMES: Final = {
     0x34: "enc-x25519-sha512",
     DEPENDENCY_TYPE: "dependency",
     SECURITY_COUNTER: "security-counter",
-    0x60: "boot-record",
-    0x70: "decompressed-size",
-    0x71: "decompressed-sha",
-    0x72: "decompressed-signature",
+    BOOT_RECORD: "boot-record",
+    DECOMPRESSED_SIZE: "decompressed-size",
+    DECOMPRESSED_HASH: "decompressed-sha",
+    DECOMPRESSED_SIGNATURE: "decompressed-signature",
     0x73: "compressed-decrypted-size",
     VENDOR_ID: "vendor-id",
     CLASS_ID: "class-id",
 }
 HASH_TLVS: Final = {SHA256: -16, SHA384: -43, SHA512: -44}
+COMPRESSION_TLVS: Final = frozenset({DECOMPRESSED_SIZE, DECOMPRESSED_HASH, DECOMPRESSED_SIGNATURE, 0x73})
 SIGNATURE_TLVS: Final = frozenset({RSA2048_PSS, 0x21, ECDSA, RSA3072_PSS, ED25519})
 ENCRYPTION_TLVS: Final = frozenset({0x30, 0x31, 0x32, 0x33, 0x34})
 # The bootloader's allow list: everything else counts only where the hash covers it.

@@ -167,3 +167,77 @@ def test_every_family_is_listed_with_its_help() -> None:
     answer = run("families", "--json").json
     assert [one["family"] for one in answer["families"]] == list(MODULES)
     assert all(one["help"] and one["title"] for one in answer["families"])
+
+
+def test_a_file_that_grows_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At its end the file is waited for; what is appended comes out, whole however it was written."""
+    file = tmp_path / "capture.bin"
+    file.write_bytes(bytes.fromhex(ACK))
+    data = bytes.fromhex(SET_CLOCK + VERSION)
+    more = iter([data[:5], b"", data[5:], None])
+
+    def wait(seconds: float) -> None:
+        part = next(more)
+        if part is None:
+            raise KeyboardInterrupt
+        with file.open("ab") as out:
+            out.write(part)
+
+    monkeypatch.setattr("devguard.cli.watching.time.sleep", wait)
+    result = run("watch", "lifescan_binary", str(file), "--follow", "--json")
+    assert result.status == 130
+    *found, last = lines(result)
+    assert [one["name"] for one in found] == ["disconnect", "write clock", "read version"]
+    assert last["summary"]["unauthenticated"] == {"write clock": 1}
+
+
+def test_packets_without_marks_are_not_looked_for_in_a_stream(tmp_path: Path) -> None:
+    raw, text = tmp_path / "capture.bin", tmp_path / "capture.hex"
+    raw.write_bytes(bytes.fromhex("31" + "00" * 14 + "0000"))
+    result = run("watch", "dexcom_g5g6_ble", str(raw), "--json")
+    assert result.status == 3
+    last = lines(result)[-1]
+    assert (last["error"]["code"], last["summary"]["packets"]) == ("packet.unknown", 0)
+    assert "one record a line" in last["error"]["hint"]
+    text.write_text("# two records, the second of another length\n3100000000\n510000\n")
+    assert lines(run("watch", "dexcom_g5g6_ble", str(text), "--json"))[-1]["summary"]["packets"] == 2
+
+
+def test_every_decode_says_three_things() -> None:
+    """Valid or why not; what it does, or that nobody can tell; whether its origin was proved."""
+    clock = run("decode", "lifescan_binary", SET_CLOCK).out
+    assert "valid\ntherapy-affecting, NOT AUTHENTICATED\n" in clock
+    assert "valid\nnot therapy-affecting, not authenticated\n" in run("decode", "lifescan_binary", ACK).out
+    bad = run("decode", "lifescan_binary", ACK[:-2] + "00")
+    assert bad.out.startswith("lifescan_binary  disconnect\nnot valid: packet.crc: checksum 0xc2 found")
+    hidden = run("decode", "dana_rs_ble", "a5a5030102030405065a5a")
+    assert (hidden.status, "NOT KNOWN whether it is therapy-affecting" in hidden.out) == (3, True)
+    known = run("decode", "tandem_ble", "0003a00304000000001234", "--json")
+    assert known.json["effect"] in {"acts", "unknown"}
+
+
+def test_a_raw_key_is_taken_as_it_is(tmp_path: Path) -> None:
+    """Bytes at its ends that look like spaces belong to it; the line end of a text does not."""
+    from devguard.packets.families.omnipod_ble import sealed
+
+    ck = b"\n" + bytes(range(14)) + b" "
+    (tmp_path / "ck").write_bytes(ck)
+    (tmp_path / "prefix").write_bytes(b"0011223344556677\n")
+    message = sealed(ck, bytes.fromhex("0011223344556677"), 3, b"S0.0=\x00\x00").hex()
+    keys = ("--key", f"ck={tmp_path}/ck", "--key", f"nonce_prefix={tmp_path}/prefix")
+    assert run("decode", "omnipod_dash_ble", message, *keys, "--json").json["authenticated"] is True
+
+
+def test_a_radio_capture_with_a_long_command(tmp_path: Path) -> None:
+    """A bolus that goes on in a second packet: each packet is told, the last one says what all of it does."""
+    from test_packets_gather import BOLUS, parts
+
+    file = tmp_path / "radio.hex"
+    file.write_text("".join(f"{one.hex()}\n" for one in parts(BOLUS)))
+    *found, last = lines(run("watch", "omnipod_eros", str(file), "--json"))
+    assert [one["effect"] for one in found] == ["acts", "none", "acts"]
+    assert found[2]["fields"]["message"]["blocks"] == [26, 23]
+    assert last["summary"]["unauthenticated"] == {
+        "PDM set_insulin_schedule": 1,
+        "CON set_insulin_schedule+bolus_extra": 1,
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 from collections.abc import Callable
 
 from devguard.image.dfu import describe_dfu
@@ -73,7 +74,14 @@ def _hex(data: bytes) -> object:
 
 def _mcuboots() -> list[bytes]:
     several = tlv(0x50, bytes(4)) + tlv(0x40, bytes.fromhex("010000000102030004000000")) + tlv(0x74, bytes(16))
-    return [image(), image(protected=several), image() + b"\xff" * 64]
+    return [image(), image(protected=several), image() + b"\xff" * 64, _packed()]
+
+
+def _packed() -> bytes:
+    """A compressed one, its hash not that of what comes of it."""
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 17, "lc": 3, "lp": 1, "pb": 2}]
+    body = b"\x0b\x66" + lzma.compress(b"firmware" * 40, lzma.FORMAT_RAW, filters=filters)
+    return image(body, protected=tlv(0x70, (320).to_bytes(4, "little")) + tlv(0x71, bytes(32)), flags=0x400)
 
 
 def _sealed() -> list[bytes]:

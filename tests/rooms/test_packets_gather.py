@@ -22,7 +22,7 @@ from packets_support import sound
 
 PDM, POD, ACK, CON = 5, 7, 2, 4
 EROS = family_named("omnipod_eros")
-BOLUS = bytes.fromhex("1a0ebed2e16b02010a0101a0001a001a170d000104000186a000000000000000")[:31]
+BOLUS = bytes.fromhex("1a0e01020304" + "02010a0101a000340034" + "170d000208000186a0000000000000")
 SETTINGS = b"\x19\x28" + bytes(40)
 
 
