@@ -51,13 +51,13 @@ def approve(invocation: Invocation, /, request: str, passphrase_fd: int | None, 
         need_segno()
     wanted = _read_request(request)
     now = invocation.now()
-    if wanted.expires <= now:
-        raise Refused("grant.quorum", "the request has expired; ask for a new one")
     info = invocation.home.key_info(wish["key"])
     with recorded(invocation, "release.approve", actor=info.person) as note:
         note.device = wanted.serial
         note.manifest(wanted.manifest_digest)
         note.digest("SESSION", wanted.session_id)
+        if wanted.expires <= now:
+            raise Refused("grant.quorum", "the request has expired; ask for a new one")
         second = read_grant_file(wish["grant_file"])
         _check(invocation, note, wanted, second, info)
         _check_release(wanted, wish["release_file"])

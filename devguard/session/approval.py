@@ -16,6 +16,7 @@ from devguard.cose.headers import protected_for
 from devguard.cose.keys import CoseKey
 from devguard.cose.sign import Sign1, Signer, read_sign1, sign1
 from devguard.errors import Malformed, Refused
+from devguard.grant.claims import Action
 from devguard.grant.cwt import text
 
 TYP: Final = "application/devguard-approval+cbor"
@@ -81,6 +82,9 @@ def read_request(data: bytes) -> ApprovalRequest:
     asking = _asking(items[8:]) if items[1] == _ASKING else None
     if not _is_request(items[2:8]) or (asking is None and len(items) != 8):
         raise Malformed("grant.malformed", "an approval request with other fields")
+    text(items[3], "the serial number", "grant.malformed")
+    if items[5] not in {str(action) for action in Action}:
+        raise Malformed("grant.malformed", "an approval request for an action nobody knows", "update devguard")
     session_id, serial, manifest_digest, action, first_grant, expires = items[2:8]
     return ApprovalRequest(session_id, serial, manifest_digest, action, first_grant, expires, asking)
 

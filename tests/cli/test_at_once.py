@@ -211,3 +211,25 @@ def test_a_look_at_the_memory_meets_a_writer(world: World, home: Path, monkeypat
     station = home_of.Home(home)
     assert memory.recall(station, memory.origin(station) or "").trust_version == 2
     assert met
+
+
+def test_two_suspensions_at_once_are_both_in(world: World, home: Path, tmp_path: Path) -> None:
+    with waiting_for(home / "technicians.cbor", tmp_path, "technician", "suspend", "second", "--json") as other:
+        ok("technician", "suspend", "tech")
+    assert other.end().json["epoch"] == 2  # it saw the first one
+    gone = ok("technician", "list", "--json").json["suspended"]
+    assert sorted(one["person"] for one in gone) == ["Tess Technician", "Tom Technician"]
+
+
+def test_two_authorities_at_once_are_both_in_a_grant(world: World, home: Path, tmp_path: Path) -> None:
+    ok("key", "new", "theo", "--person", "Theo Authority", "--role", "technician-authority", "--alg", "Ed25519")
+    ok("key", "new", "tina", "--person", "Tina Authority", "--role", "technician-authority", "--alg", "Ed25519")
+    role = "technician-authority=authority,theo,tina:3"
+    ok("trust", "rotate", home / "trust", "--role", role, *LATER)
+    whom = ("--technician", "tech", "--model", "insulin-pump", "--serial", "IP-1")
+    ok("grant", "issue", "--authority", "authority", *whom, "-o", "g.grant")
+    file = tmp_path / "g.grant"
+    with waiting_for(file, tmp_path, "grant", "sign", file, "--authority", "theo", "--json") as other:
+        ok("grant", "sign", file, "--authority", "tina")
+    assert other.end().json["complete"] is True
+    ok("grant", "check", file)

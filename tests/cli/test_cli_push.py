@@ -186,6 +186,11 @@ def test_a_session_for_a_report_is_on_record(world: World, home: Path, bench: Be
     assert (row["action"], row["actor"], row["device"]) == ("device.report", "Tess Technician", "IP-1")
     assert {"grant", "report"} <= set(row["digests"])
     assert records(home)[-2]["action"] == "device.info"  # before the session was opened
+    ok("technician", "suspend", "second")
+    gone = world.grant(bench.device.state.parent / "gone.grant", "IP-1", name="second")
+    for command in (("device", "info"), ("device", "log", "-o", "x"), ("trust", "push")):
+        way = ("--port", bench.device.port, "--key", "second", "--grant", gone, "--json")
+        assert devguard(*command, *way).code == "grant.revoked", command
     grant = world.grant(bench.device.state.parent / "wrong.grant", "IP-2")
     result = devguard("device", "info", "--port", bench.device.port, "--key", "tech", "--grant", grant, "--json")
     assert (result.status, result.code) == (5, "grant.scope")

@@ -120,8 +120,9 @@ FIELDS = [bytes(32), "PG-1", b"\x01" * 32, "update", b"\x02" * 32, NOW + 600]
         ["devguard-approval-request", 2, *FIELDS, "", b"k" * 32, None],
         ["devguard-approval-request", 2, *FIELDS, "Tess", b"k" * 32, b"g" * 31],
         ["devguard-approval-request", 1, *FIELDS, "Tess", b"k" * 32, None],
+        ["devguard-approval-request", 1, bytes(32), "PG\x1b[2J", *FIELDS[2:]],
+        ["devguard-approval-request", 1, *FIELDS[:3], "format-disk", *FIELDS[4:]],
     ],
-    ids=lambda items: f"{items[1]}-{len(items)}",
 )
 def test_requests_that_do_not_say_who_asks_as_they_must(items: list[object]) -> None:
     with pytest.raises(DevguardError) as caught:
