@@ -165,7 +165,22 @@ class Visit:
         if self.note.memory is not None:
             view = replace(view, spent=self.note.memory.spent)
         now = max(self.invocation.now(), self.errand.device_clock or 0)
-        return check_grant(one, trust=trust, now=now, device=view, action=Action(action), holder=signer.key)
+        checked = check_grant(one, trust=trust, now=now, device=view, action=Action(action), holder=signer.key)
+        self._check_second(checked, trust, now)
+        return checked
+
+    def _check_second(self, first: CheckedGrant, trust: TrustDocument, now: int) -> None:
+        """Where both grants are here, what the device would refuse of the pair is refused before a port is opened."""
+        from devguard.cli.files import read_grant_file
+        from devguard.grant.check import check_grant, check_pair
+
+        errand = self.errand
+        if errand.second_grant is None:
+            return
+        grant = read_grant_file(errand.second_grant)
+        holder = None if errand.second_key is None else self.invocation.home.key_info(errand.second_key).key
+        second = check_grant(grant, trust=trust, now=now, device=first.device, action=first.action, holder=holder)
+        check_pair(first, second)
 
     def describe(self, port: str) -> None:
         """Port, reason and work order into the record."""

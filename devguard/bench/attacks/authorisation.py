@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from devguard import wire
+from devguard.bench.attacks import people
 from devguard.bench.attacks.row import Attacker, Row
 from devguard.bench.attacks.scene import By, Scene
 from devguard.bench.hostile import refused_in_clear, say_plain
@@ -84,11 +85,8 @@ class OutOfScope(Row):
         yield "training that has lapsed", lapsed, "grant.training", By.OFFLINE
 
 
-ROWS: Final[tuple[type[Row], ...]] = (NoSession, OutOfScope)
+ROWS: Final[tuple[type[Row], ...]] = (NoSession, OutOfScope, *people.ROWS)
 TO_WRITE: Final = {
-    "E03": "Leaver, suspended or untrained technician",
-    "E04": "Two-person rule: approve your own push, or the approver is a puppet key",
-    "E05": "Single-use push grant replayed on a second device or a second time",
     "E06": "Tamper with local policy, roles or trust store",
     "E07": "Default, shared or empty service credential",
     "E08": "Update grant abused to change therapy",
