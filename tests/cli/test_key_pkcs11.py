@@ -111,11 +111,11 @@ def test_pins_by_descriptor_and_wrong_ones(tokens: Tokens, monkeypatch: pytest.M
 def test_a_key_that_is_on_the_token_already_is_named(tokens: Tokens) -> None:
     uri = tokens.make("vendor")
     made = new("remy", uri)
-    assert devguard("release", "sign", "x", "--key", tokens.uri("none", object="remy"), "--json").code == "key.token"
+    assert devguard("key", "show", tokens.uri("none", object="remy"), "--json").code == "key.token"
     again = new("same", tokens.uri("vendor", object="remy"), "--existing")
     assert (again["fingerprint"], again["token"]) == (made["fingerprint"], made["token"])
     assert devguard("key", "new", "x", "--person", "P", "--role", "release", "--existing").status == 2
-    two_files = devguard("release", "sign", "x", "--key", made["token"], "--json")
+    two_files = devguard("key", "show", made["token"], "--json")
     assert two_files.code == "key.token"
     refused = devguard("key", "new", "pq", "--person", "P", "--role", "release", "--alg", "ML-DSA-65", "--pkcs11", uri)
     assert refused.code == "signature.algorithm"
