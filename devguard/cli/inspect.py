@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 
 STDIN_LIMIT: Final = 64 << 20
 KEY_LIMIT: Final = 16 * 1024
+_ADDRESSES: Final = frozenset(
+    {
+        "address", "start", "end", "entry", "physical", "virtual", "offset", "header", "load_address", "start_address",
+        "initial_stack_pointer", "reset_vector", "flash_base",
+    }
+)  # fmt: skip
 _KEY: Final = click.Path(path_type=Path)
 
 
@@ -113,13 +119,30 @@ def printable(text: str) -> str:
 
 
 def _print(data: dict[str, Any]) -> None:
-    click.echo(f"{click.style(data['kind'], bold=True)}  {printable(data['file'])}")
-    _print_fields(data["fields"], 1)
-    for one in data["problems"]:
-        where = "" if one["offset"] is None else f" (offset {one['offset']})"
+    problems = data["problems"]
+    state = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}, told last" if problems else "no problem found"
+    shown = click.style(state, fg="red" if problems else "green")
+    click.echo(f"{click.style(data['kind'], bold=True)}  {printable(data['file'])}  {shown}")
+    _print_fields({name: value for name, value in data["fields"].items() if name not in ("places", "tlvs")}, 1)
+    if data["fields"].get("places"):
+        _print_places(data["fields"]["places"])
+    for one in problems:
+        where = "" if one["offset"] is None else f" (offset {one['offset']:#x})"
         click.echo(f"{click.style('problem', fg='red')} {one['code']}: {printable(one['detail'])}{where}")
-    if not data["problems"]:
+    if not problems:
         click.echo(click.style("no problem found", fg="green"))
+
+
+def _print_places(rows: list[dict[str, Any]]) -> None:
+    """The fields where they stand, as beside a hex dump."""
+    click.echo("  in the file")
+    click.echo(f"    {'offset':>10}  {'bytes':>5}  {'field':22} {'value':24} meaning")
+    for row in rows:
+        value = row["value"]
+        text = f"{value:#x}" + (f" = {value}" if 9 < value < 1 << 24 else "") if type(value) is int else str(value)
+        text = text if len(text) <= 24 else f"{text[:21]}..."
+        named = f"{row['offset']:#10x}  {row['size']:5}  {printable(str(row['name'])):22} {printable(text):24}"
+        click.echo(f"    {named} {printable(str(row['meaning']))}")
 
 
 def _print_fields(fields: dict[str, Any], depth: int) -> None:
@@ -133,13 +156,18 @@ def _print_fields(fields: dict[str, Any], depth: int) -> None:
             for item in value:
                 click.echo(f"{'  ' * (depth + 1)}- {_inline(item)}")
         else:
-            click.echo(f"{label:24} {_inline(value)}")
+            click.echo(f"{label:24} {_valued(name, value)}")
+
+
+def _valued(name: str, value: Any) -> str:
+    """Addresses and offsets as an engineer reads them; everything else as it is."""
+    return f"{value:#010x}" if name in _ADDRESSES and type(value) is int else _inline(value)
 
 
 def _inline(value: Any) -> str:
     """A value on one line."""
     if isinstance(value, dict):
-        return ", ".join(f"{printable(name)} {_inline(item)}" for name, item in value.items()) or "none"
+        return ", ".join(f"{printable(name)} {_valued(name, item)}" for name, item in value.items()) or "none"
     if isinstance(value, list):
         return "[" + ", ".join(_inline(item) for item in value) + "]" if value else "none"
     if value is None:

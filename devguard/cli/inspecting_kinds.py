@@ -18,6 +18,24 @@ if TYPE_CHECKING:
     from devguard.cose.keys import CoseKey
     from devguard.grant.claims import Grant
 
+_FAULT: Final = "handler of a fault"
+_VECTORS: Final = (
+    ("initial_stack_pointer", "where the stack begins"),
+    ("reset", "where it starts"),
+    ("nmi", "handler of the non-maskable interrupt"),
+    ("hard_fault", _FAULT),
+    ("memory_management", _FAULT),
+    ("bus_fault", _FAULT),
+    ("usage_fault", _FAULT),
+    ("secure_fault", _FAULT),
+    *((("", ""),) * 3),
+    ("supervisor_call", "handler of calls into the system"),
+    ("debug_monitor", "handler of the debugger"),
+    ("", ""),
+    ("pend_supervisor_call", "handler of switches between tasks"),
+    ("system_tick", "handler of the system timer"),
+)
+"""The first sixteen words of an Arm Cortex-M image; what follows is the chip's own."""
 _LAST_SECOND: Final = 253_402_300_799  # of the year 9999; a token may name later ones
 
 
@@ -53,8 +71,16 @@ def _measured(reader: BinaryIO, report: Report) -> None:
     found = measure(reader)
     report.fields |= {"size": found.size, "sha256": found.digest.hex()}
     if report.kind is Kind.RAW:
+        from devguard.image.places import place
+
         report.fields["initial_stack_pointer"] = int.from_bytes(head[:4], "little")
         report.fields["reset_vector"] = int.from_bytes(head[4:8], "little")
+        words = [int.from_bytes(head[4 * index : 4 * index + 4], "little") for index in range(len(head) // 4)]
+        report.fields["places"] = [
+            place(4 * index, 4, name, word, meaning)
+            for index, ((name, meaning), word) in enumerate(zip(_VECTORS, words, strict=False))
+            if name
+        ]
 
 
 def _mcuboot(reader: BinaryIO, keys: Keys, report: Report) -> None:

@@ -14,6 +14,7 @@ import construct as c
 
 from devguard.errors import Malformed, Refused
 from devguard.image.mcuboot_parse import read_at
+from devguard.image.places import MAX_PLACES, Place, limited, places
 from devguard.image.problem import ImageReport, Problem
 from devguard.image.runs import Runs
 
@@ -42,6 +43,31 @@ TARGET: Final = c.Struct(
     "elements" / c.Int32ul,
 )
 ELEMENT: Final = c.Struct("address" / c.Int32ul, "size" / c.Int32ul)
+_MEANINGS: Final[dict[int, dict[str, str]]] = {
+    id(SUFFIX): {
+        "device": "release number of the device, in BCD; ffff: any",
+        "product": "USB product id; ffff: any",
+        "vendor": "USB vendor id; ffff: any",
+        "dfu": "version of the file format: 0100, or 011a for DfuSe",
+        "signature": "says that there is a suffix",
+        "length": "bytes of the suffix",
+        "crc": "CRC-32 of all before it, not inverted",
+    },
+    id(PREFIX): {
+        "signature": "DfuSe, version 1",
+        "size": "bytes of the file without its suffix",
+        "targets": "how many targets follow",
+    },
+    id(TARGET): {
+        "signature": "begins a target",
+        "alternate": "alternate setting of the USB interface that takes it",
+        "named": "whether the name counts",
+        "name": "the target's name",
+        "size": "bytes of its elements",
+        "elements": "how many elements follow",
+    },
+    id(ELEMENT): {"address": "where the element goes", "size": "bytes of the element, which follow"},
+}
 
 
 class _Walk:
@@ -54,6 +80,7 @@ class _Walk:
         self.problems: list[Problem] = []
         self.fields: dict[str, object] = {"size": self.size}
         self.runs = Runs()
+        self.places: list[Place] = []
 
     def wrong(self, detail: str, offset: int, code: str = "image.format") -> None:
         """Note a problem; the first ones are enough."""
@@ -63,7 +90,10 @@ class _Walk:
     def read(self, layout: c.Construct, offset: int, what: str) -> Any:
         """`layout` at `offset`; None and a problem where it is not."""
         try:
-            return layout.parse(read_at(self.reader, offset, layout.sizeof()))
+            got = layout.parse(read_at(self.reader, offset, layout.sizeof()))
+            if len(self.places) < MAX_PLACES:
+                self.places += places(layout, got, offset, _MEANINGS[id(layout)])
+            return got
         except c.ConstructError:
             self.wrong(f"there is no {what}", offset)
             return None
@@ -77,6 +107,7 @@ def describe_dfu(reader: BinaryIO) -> ImageReport:
         _container(walk, end)
     else:
         walk.fields["payload_bytes"] = end
+    walk.fields["places"] = limited(sorted(walk.places, key=lambda row: int(str(row["offset"]))))
     return ImageReport(walk.fields, tuple(walk.problems))
 
 
@@ -142,7 +173,7 @@ def _container(walk: _Walk, end: int) -> None:
         walk.wrong(f"{end - at} bytes behind the last target", at, "image.trailing")
     walk.fields |= {"dfuse_version": 1, "targets": targets, **walk.runs.fields()}
     if walk.runs.overlap is not None:
-        walk.wrong(f"elements overlap at {walk.runs.overlap:#010x}", 0)
+        walk.wrong(f"elements overlap at {walk.runs.overlap:#010x}", walk.runs.overlap_offset)
 
 
 def _elements(walk: _Walk, target: Any, at: int, end: int) -> tuple[list[dict[str, int]], int]:
@@ -157,7 +188,7 @@ def _elements(walk: _Walk, target: Any, at: int, end: int) -> tuple[list[dict[st
             walk.wrong(f"element {number} runs past the end of the address space", at)
         else:
             try:
-                walk.runs.add(element.address, element.address + element.size)
+                walk.runs.add(element.address, element.address + element.size, at)
             except Malformed as error:
                 walk.wrong(error.message, at)
         if len(shown) < MAX_PROBLEMS:

@@ -16,6 +16,7 @@ import construct as c
 
 from devguard.errors import Refused
 from devguard.image.mcuboot_parse import read_at
+from devguard.image.places import Place, limited, place, places
 from devguard.image.problem import ImageReport, Problem
 from devguard.image.runs import Runs
 
@@ -57,6 +58,30 @@ EXTENDED: Final = c.Struct(
     "hashed" / c.Int8ul,
 )
 SEGMENT: Final = c.Struct("address" / c.Int32ul, "size" / c.Int32ul)
+MEANINGS: Final = {
+    "magic": "begins an image",
+    "segments": "how many segments follow",
+    "mode": "how the flash chip is read",
+    "size_speed": "flash size in the high half, speed in the low",
+    "entry": "where it starts",
+    "wp_pin": "write protect pin; 238: none",
+    "drive": "drive strengths of the flash pins",
+    "chip": "for which chip",
+    "min_revision": "oldest chip revision (old form)",
+    "min_full": "oldest chip revision, times 100",
+    "max_full": "newest chip revision, times 100",
+    "reserved": "zero",
+    "hashed": "whether a SHA-256 follows the checksum",
+    "address": "where the segment is loaded",
+    "size": "bytes of the segment, which follow",
+    "secure_version": "anti-rollback counter",
+    "version": "of the application",
+    "project": "name of the application",
+    "time": "of its build",
+    "date": "of its build",
+    "idf": "version of the framework",
+    "elf_sha256": "of the ELF file it was made from",
+}
 DESCRIPTION: Final = c.Struct(
     "magic" / c.Int32ul,
     "secure_version" / c.Int32ul,
@@ -84,7 +109,10 @@ def describe_esp(reader: BinaryIO) -> ImageReport:
         "flash_mode": _FLASH_MODES[header.mode] if header.mode < len(_FLASH_MODES) else header.mode,
         "segment_count": header.segments,
     }
+    rows = places(HEADER, header, 0, MEANINGS)
+    fields["places"] = rows
     if extended:
+        rows += places(EXTENDED, extended, HEADER.sizeof(), MEANINGS)
         fields |= {
             "min_revision": extended.min_full,
             "max_revision": extended.max_full,
@@ -96,7 +124,26 @@ def describe_esp(reader: BinaryIO) -> ImageReport:
     end, checksum = _segments(reader, start, min(header.segments, MAX_SEGMENTS), fields, problems)
     if end is not None:
         _tail(reader, end, checksum, extended, fields, problems)
+    fields["places"] = limited([*rows, *_more_places(reader, fields)])
     return ImageReport(fields, tuple(problems))
+
+
+def _more_places(reader: BinaryIO, fields: dict[str, Any]) -> list[Place]:
+    """The heads of the segments, the application's description, and what stands behind them."""
+    rows: list[Place] = []
+    for index, one in enumerate(fields["segments"]):
+        head = one["offset"] - SEGMENT.sizeof()
+        rows += places(SEGMENT, one, head, MEANINGS)
+        if index == 0 and "application" in fields:
+            raw = read_at(reader, one["offset"], DESCRIPTION.sizeof())
+            rows += places(DESCRIPTION, DESCRIPTION.parse(raw), one["offset"], {**MEANINGS, "magic": "application"})
+    if "checksum" in fields and fields["segments"]:
+        at = (fields["segments"][-1]["offset"] + fields["segments"][-1]["size"]) | 15
+        rows.append(place(at, 1, "checksum", fields["checksum"], "exclusive or of all segment bytes and ef"))
+        if "digest" in fields:
+            stated = read_at(reader, at + 1, _DIGEST)
+            rows.append(place(at + 1, _DIGEST, "digest", stated, "SHA-256 of all before it"))
+    return rows
 
 
 def _extended(reader: BinaryIO) -> Any:
@@ -127,13 +174,13 @@ def _segments(
         if segment.address + segment.size > 1 << 32:
             problems.append(Problem("image.format", f"segment {number} runs past the end of the address space", at))
         else:
-            runs.add(segment.address, segment.address + segment.size)
+            runs.add(segment.address, segment.address + segment.size, at)
         if number == 0:
             _describe(reader, at + SEGMENT.sizeof(), segment.size, fields)
         at += SEGMENT.sizeof() + segment.size
     runs.merged()
     if runs.overlap is not None:
-        problems.append(Problem("image.format", f"segments overlap at {runs.overlap:#010x}"))
+        problems.append(Problem("image.format", f"segments overlap at {runs.overlap:#010x}", runs.overlap_offset))
     fields["segments"] = shown
     return at, checksum
 

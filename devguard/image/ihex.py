@@ -15,11 +15,21 @@ from typing import BinaryIO, Final
 
 from devguard.errors import Malformed, Refused
 from devguard.image.flat import FlashRange
+from devguard.image.places import Place, place
 from devguard.image.problem import ImageReport, Problem
 from devguard.image.runs import Runs
 
 MAX_LINE: Final = 1 + 2 * (1 + 2 + 1 + 255 + 1) + 2  # colon, the longest record in hex, CR LF
 _LENGTHS: Final = {1: 0, 2: 2, 3: 4, 4: 2, 5: 4}
+_MEANINGS: Final = {
+    0: ("data", "bytes for their address; the first of the data records"),
+    1: ("end-of-file", "nothing follows"),
+    2: ("segment", "paragraph that the addresses of what follows count from"),
+    3: ("start-segment", "where it starts: CS and IP"),
+    4: ("linear", "upper half of the addresses of what follows"),
+    5: ("start-linear", "where it starts"),
+}
+_KEPT: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +54,8 @@ class IhexParser:
         self._segmented = False
         self._next = 0
         self.start: int | None = None
+        self.records: list[Place] = []
+        self.data_records = 0
         self.offset = 0
         self.line = 0
 
@@ -56,6 +68,7 @@ class IhexParser:
             if not body:
                 continue
             kind, address, data = self._record(text, body)
+            self._keep(kind, body, data)
             if kind == 1:
                 self._finish()
                 return
@@ -63,6 +76,13 @@ class IhexParser:
                 yield DataRecord(self._place(address, len(data)), data, self.line)
             else:
                 self._control(kind, address, data)
+
+    def _keep(self, kind: int, body: bytes, data: bytes) -> None:
+        """The place of every record that is not data, and of the first that is."""
+        self.data_records += kind == 0
+        if len(self.records) < _KEPT and (kind or self.data_records == 1):
+            name, meaning = _MEANINGS[kind]
+            self.records.append(place(self.offset, len(body), name, data, meaning))
 
     def error(self, what: str, code: str = "image.format") -> Malformed:
         """The error to raise for the current line."""
@@ -186,10 +206,11 @@ def describe_ihex(reader: BinaryIO) -> ImageReport:
     runs = Runs()
     try:
         for record in parser:
-            runs.add(record.address, record.address + len(record.data))
+            runs.add(record.address, record.address + len(record.data), parser.offset)
     except Malformed as error:
         problems.append(Problem(error.code, error.message, parser.offset))
     fields = runs.fields()
     if runs.overlap is not None:
-        problems.append(Problem("image.format", f"records overlap at 0x{runs.overlap:08x}"))
-    return ImageReport({**fields, "start_address": parser.start}, tuple(problems))
+        problems.append(Problem("image.format", f"records overlap at 0x{runs.overlap:08x}", runs.overlap_offset))
+    fields |= {"start_address": parser.start, "data_records": parser.data_records, "places": parser.records}
+    return ImageReport(fields, tuple(problems))

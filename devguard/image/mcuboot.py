@@ -8,6 +8,7 @@ the device's key. Only this module and its two helpers import construct.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
@@ -20,6 +21,7 @@ from devguard.image.mcuboot_encryption import DeviceKey, plain_reader
 from devguard.image.mcuboot_keys import ImageKey, PublicKey, image_key
 from devguard.image.mcuboot_parse import MAX_PROBLEMS, Parsed, Tlv, hash_signed_part, parse
 from devguard.image.mcuboot_trailer import check_tail
+from devguard.image.places import Place, limited, place, places
 from devguard.image.problem import Problem
 
 _LENGTHS: Final = {
@@ -141,7 +143,33 @@ def _header_fields(parsed: Parsed) -> dict[str, object]:
         "image_size": header.image_size,
         "protected_tlv_size": header.protected_size,
         "flags": [name for bit, name in layout.FLAGS.items() if header.flags & bit],
+        "places": _header_places(parsed),
     }
+
+
+def _header_places(parsed: Parsed) -> list[Place]:
+    return places(parsed.layouts.header, parsed.header, 0, layout.HEADER_MEANINGS)
+
+
+def _tlv_places(parsed: Parsed) -> Iterator[Place]:
+    """The heads of the TLV areas and every TLV."""
+    body_end = parsed.header.header_size + parsed.header.image_size
+    if parsed.header.protected_size:
+        total = f"{layout.PROTECTED_MAGIC:#x}, {parsed.header.protected_size} bytes"
+        yield place(body_end, layout.INFO_SIZE, "protected area", total, "TLVs that the hash covers")
+    for tlv in parsed.tlvs:
+        if tlv.protected:
+            yield _tlv_place(tlv)
+    total = f"{layout.INFO_MAGIC:#x}, {parsed.end - parsed.signed_size} bytes"
+    yield place(parsed.signed_size, layout.INFO_SIZE, "unprotected area", total, "TLVs that prove the image")
+    for tlv in parsed.tlvs:
+        if not tlv.protected:
+            yield _tlv_place(tlv)
+
+
+def _tlv_place(tlv: Tlv) -> Place:
+    name = layout.tlv_name(tlv.type)
+    return place(tlv.offset, 4 + len(tlv.value), name, tlv.value.hex()[:64], _meaning(name))
 
 
 def _tlv_fields(parsed: Parsed) -> dict[str, object]:
@@ -159,6 +187,7 @@ def _tlv_fields(parsed: Parsed) -> dict[str, object]:
         }
         for tlv in parsed.tlvs[:256]
     ]
+    fields["places"] = limited([*_header_places(parsed), *_tlv_places(parsed)])
     for tlv in parsed.tlvs:
         if tlv.protected and tlv.type == layout.BOOT_RECORD:
             fields["boot_record"] = _boot_record(tlv.value)
@@ -174,6 +203,11 @@ def _tlv_fields(parsed: Parsed) -> dict[str, object]:
         elif tlv.type == layout.KEYHASH and tlv.value.hex() in PUBLISHED_TEST_KEYS:
             fields["published_test_key"] = PUBLISHED_TEST_KEYS[tlv.value.hex()]
     return fields
+
+
+def _meaning(name: str) -> str:
+    own = "a vendor's own" if name.startswith("vendor") else "not known here; the bootloader passes it over"
+    return layout.TLV_MEANINGS.get(name, own)
 
 
 def _boot_record(value: bytes) -> object:

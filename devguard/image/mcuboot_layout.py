@@ -62,6 +62,46 @@ def order_of(magic: bytes) -> Layouts:
     return BIG if magic == IMAGE_MAGIC.to_bytes(4, "big") else LITTLE
 
 
+HEADER_MEANINGS: Final = {
+    "magic": "begins an image; its byte order is the image's",
+    "load_address": "where it runs, with the flags ram-load and rom-fixed",
+    "header_size": "where the body begins",
+    "protected_size": "bytes of the protected TLV area, its head among them",
+    "image_size": "bytes of the body",
+    "flags": "encryption, compression, where it runs",
+    "major": "version",
+    "minor": "version",
+    "revision": "version",
+    "build": "version: build number",
+    "padding": "zero",
+}
+TLV_MEANINGS: Final = {
+    "keyhash": "hash of the public key that the next signature is by",
+    "pubkey": "the public key that the next signature is by",
+    "sha256": "hash of header, body and protected TLVs",
+    "sha384": "hash of header, body and protected TLVs",
+    "sha512": "hash of header, body and protected TLVs",
+    "rsa2048-pss": "signature",
+    "ecdsa224": "signature, of a kind no longer taken",
+    "ecdsa": "signature",
+    "rsa3072-pss": "signature",
+    "ed25519": "signature",
+    "sig-pure": "01: the signature is over the image, not its hash",
+    "enc-rsa2048": "the image's key, wrapped by RSA-OAEP",
+    "enc-kw": "the image's key, wrapped by AES-KW",
+    "enc-ec256": "the image's key, wrapped by ECIES-P256",
+    "enc-x25519": "the image's key, wrapped by ECIES-X25519",
+    "enc-x25519-sha512": "the image's key, wrapped by ECIES-X25519 with SHA-512",
+    "dependency": "another image that has to be there, of this version or newer",
+    "security-counter": "refused where the device's counter is higher",
+    "boot-record": "claims for measured boot",
+    "decompressed-size": "bytes of the unpacked body",
+    "decompressed-sha": "hash of the unpacked image",
+    "decompressed-signature": "signature of the unpacked image",
+    "compressed-decrypted-size": "bytes of the compressed body once decrypted",
+    "vendor-id": "whose devices it is for",
+    "class-id": "which devices it is for",
+}
 FLAGS: Final = {
     0x001: "pic",
     0x004: "encrypted-aes128",

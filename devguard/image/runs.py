@@ -11,33 +11,39 @@ SHOWN: Final = 64
 
 
 class Runs:
-    """Half-open ranges [low, high) in the order of a file; at most `MAX_RUNS` that do not touch."""
+    """Half-open ranges [low, high) in the order of a file; at most `MAX_RUNS` that do not touch. `overlap`: the first
+    address held twice, and `overlap_offset` where in the file the later of the two runs begins; both after `merged`."""
 
     def __init__(self) -> None:
         self._runs: list[list[int]] = []
         self.overlap: int | None = None
+        self.overlap_offset = 0
 
-    def add(self, low: int, high: int) -> None:
-        """One more range; joined when it begins where the last ended. `Malformed("image.format")` past the limit."""
+    def add(self, low: int, high: int, offset: int) -> None:
+        """One more range, told at `offset` of the file; joined when it begins where the last ended.
+        `Malformed("image.format")` past the limit."""
         if low >= high:
             return
         if self._runs and self._runs[-1][1] == low:
             self._runs[-1][1] = high
         elif len(self._runs) < MAX_RUNS:
-            self._runs.append([low, high])
+            self._runs.append([low, high, offset])
         else:
             raise Malformed("image.format", f"more than {MAX_RUNS} separate runs of data")
 
     def merged(self) -> list[tuple[int, int]]:
-        """The ranges in order of address, touching ones joined; sets `overlap` to the first address held twice."""
+        """The ranges in order of address, touching ones joined."""
         merged: list[tuple[int, int]] = []
-        for low, high in sorted(self._runs):
+        furthest = 0  # where in the file the run is told that reaches furthest so far
+        for low, high, offset in sorted(self._runs):
             if merged and low <= merged[-1][1]:
                 if low < merged[-1][1] and self.overlap is None:
-                    self.overlap = low
+                    self.overlap, self.overlap_offset = low, max(offset, furthest)
+                furthest = offset if high > merged[-1][1] else furthest
                 merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
             else:
                 merged.append((low, high))
+                furthest = offset
         return merged
 
     def fields(self) -> dict[str, object]:

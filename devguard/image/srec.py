@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import BinaryIO, Final
 
 from devguard.errors import Malformed, Refused
+from devguard.image.places import Place, place
 from devguard.image.problem import ImageReport, Problem
 from devguard.image.runs import Runs
 
@@ -17,6 +18,18 @@ MAX_PROBLEMS: Final = 64
 _DATA: Final = "123"
 _COUNT: Final = "56"
 _END: Final = "789"
+_MEANINGS: Final = {
+    "0": "header: a text",
+    "1": "data for a 16-bit address",
+    "2": "data for a 24-bit address",
+    "3": "data for a 32-bit address",
+    "5": "how many data records there were",
+    "6": "how many data records there were",
+    "7": "where it starts, 32 bit; nothing follows",
+    "8": "where it starts, 24 bit; nothing follows",
+    "9": "where it starts, 16 bit; nothing follows",
+}
+_KEPT: Final = 64
 NEEDED: Final = "pip install 'devguard[image]'"
 
 
@@ -29,6 +42,7 @@ class _Walk:
         self.header: str | None = None
         self.start: int | None = None
         self.records = 0
+        self.places: list[Place] = []
         self.ended = False
 
     def wrong(self, detail: str, offset: int, code: str = "image.format") -> None:
@@ -36,8 +50,11 @@ class _Walk:
         if len(self.problems) < MAX_PROBLEMS:
             self.problems.append(Problem(code, detail, offset))
 
-    def record(self, number: int, offset: int, kind: str, address: int, data: bytes) -> None:
+    def record(self, number: int, offset: int, size: int, kind: str, address: int, data: bytes) -> None:
         """One record that could be read."""
+        if len(self.places) < _KEPT and kind in _MEANINGS and (kind not in _DATA or not self.records):
+            value: object = data if kind in "0123" else address
+            self.places.append(place(offset, size, f"S{kind}", value, _MEANINGS[kind]))
         if self.ended:
             self.wrong(f"line {number}: a record behind the end", offset, "image.trailing")
         if kind in _DATA:
@@ -45,7 +62,7 @@ class _Walk:
             if address + len(data) > 1 << 32:
                 self.wrong(f"line {number}: data run past the end of the address space", offset)
             else:
-                self.runs.add(address, address + len(data))
+                self.runs.add(address, address + len(data), offset)
         elif kind == "0":
             self.header = data.rstrip(b"\x00").decode("ascii", "replace")
         elif kind in _COUNT:
@@ -72,7 +89,7 @@ def describe_srec(reader: BinaryIO) -> ImageReport:
             if text:
                 try:
                     kind, address, _, data = bincopy.unpack_srec(text.decode("ascii"))
-                    walk.record(number, offset, kind, address, data or b"")
+                    walk.record(number, offset, len(text), kind, address, data or b"")
                 except (bincopy.Error, ValueError, LookupError) as error:
                     walk.wrong(f"line {number}: {_short(error)}", offset)
                 except Malformed as error:
@@ -85,8 +102,9 @@ def describe_srec(reader: BinaryIO) -> ImageReport:
         walk.wrong("the file ends without an S7, S8 or S9 record", offset)
     fields = walk.runs.fields()
     if walk.runs.overlap is not None:
-        walk.wrong(f"records overlap at {walk.runs.overlap:#010x}", 0)
+        walk.wrong(f"records overlap at {walk.runs.overlap:#010x}", walk.runs.overlap_offset)
     fields |= {"header": walk.header, "start_address": walk.start, "data_records": walk.records}
+    fields["places"] = walk.places
     return ImageReport(fields, tuple(walk.problems))
 
 

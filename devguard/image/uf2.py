@@ -12,6 +12,7 @@ import construct as c
 
 from devguard.errors import Malformed
 from devguard.image.mcuboot_parse import read_at
+from devguard.image.places import Place, places
 from devguard.image.problem import ImageReport, Problem
 from devguard.image.runs import Runs
 
@@ -45,7 +46,19 @@ LAYOUT: Final = c.Struct(
     "family" / c.Int32ul,
     "data" / c.Bytes(MAX_PAYLOAD),
     "end" / c.Const(b"\x30\x6f\xb1\x0a"),
-).compile()
+)
+COMPILED: Final = LAYOUT.compile()
+MEANINGS: Final = {
+    "magic": "begins every block",
+    "flags": "what the block is and which fields it uses",
+    "address": "where its data goes in flash",
+    "size": "bytes of data used",
+    "number": "its number in the file, from 0",
+    "count": "blocks in the file",
+    "family": "board family id, or the file's size where the flag says so",
+    "data": "its data, then extension tags",
+    "end": "ends every block",
+}
 
 
 class _Walk:
@@ -59,6 +72,7 @@ class _Walk:
         self.count: int | None = None
         self.tags: dict[str, object] = {}
         self.main = 0
+        self.places: list[Place] = []
 
     def wrong(self, detail: str, offset: int, code: str = "image.format") -> None:
         """Note a problem; the first ones are enough."""
@@ -69,10 +83,12 @@ class _Walk:
         """One block at its place in the file."""
         offset = index * BLOCK
         try:
-            block = LAYOUT.parse(raw)
+            block = COMPILED.parse(raw)
         except c.ConstructError:
             self.wrong(f"block {index} has not the magic numbers of UF2", offset)
             return
+        if not self.places:
+            self.places = places(LAYOUT, block, offset, MEANINGS)
         self.flags |= block.flags
         if block.flags & _FAMILY:
             self.families.add(block.family)
@@ -95,7 +111,7 @@ class _Walk:
             return
         self.main += 1
         try:
-            self.runs.add(block.address, block.address + block.size)
+            self.runs.add(block.address, block.address + block.size, index * BLOCK)
         except Malformed as error:
             self.wrong(error.message, index * BLOCK)
 
@@ -135,12 +151,13 @@ def describe_uf2(reader: BinaryIO) -> ImageReport:
         walk.wrong(f"there are {index} blocks, they say {walk.count}", 24)
     fields = walk.runs.fields()
     if walk.runs.overlap is not None:
-        walk.wrong(f"blocks overlap at {walk.runs.overlap:#010x}", 0)
+        walk.wrong(f"blocks overlap at {walk.runs.overlap:#010x}", walk.runs.overlap_offset)
     fields |= {
         "blocks": index,
         "main_flash_blocks": walk.main,
         "families": [f"{family:#010x}" for family in sorted(walk.families)],
         "flags": [name for bit, name in _FLAGS.items() if walk.flags & bit],
         "tags": walk.tags,
+        "places": walk.places,  # of the first block; every other has the same
     }
     return ImageReport(fields, tuple(walk.problems))

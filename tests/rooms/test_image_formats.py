@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 import subprocess
 import sys
@@ -50,6 +51,22 @@ def look(describe: Describe, data: bytes) -> tuple[dict[str, Any], list[tuple[st
 def test_a_sound_file_is_recognised_and_without_problem(kind: Kind, describe: Describe, data: bytes) -> None:
     assert recognise(data[:4096], data[-16:]) is kind
     assert look(describe, data)[1] == []
+
+
+@each
+def test_every_field_has_its_place_and_meaning(kind: Kind, describe: Describe, data: bytes) -> None:
+    """In file order, none over another, and a number is the one that stands there."""
+    rows: list[dict[str, Any]] = look(describe, data)[0]["places"]
+    assert rows
+    ends = [row["offset"] + row["size"] for row in rows]
+    assert all(row["offset"] >= end for row, end in zip(rows[1:], ends, strict=False))
+    assert ends[-1] <= len(data)
+    for row in rows:
+        assert set(row) == {"offset", "size", "name", "value", "meaning"}
+        assert row["meaning"]
+        if type(row["value"]) is int and kind is not Kind.SREC:
+            assert int.from_bytes(data[row["offset"] : row["offset"] + row["size"]], "little") == row["value"], row
+    assert json.loads(json.dumps(rows)) == rows
 
 
 @each

@@ -177,11 +177,14 @@ def test_parses_or_raises_its_own_error(data: bytes) -> None:
 def test_the_report_names_segments_start_and_problems() -> None:
     text = record(0, 0, b"ab") + record(0, 0x10, b"c") + record(5, 0, b"\0\0\0\x09") + END
     report = describe_ihex(io.BytesIO(text.encode()))
+    rows = [(row["name"], row["offset"]) for row in report.fields.pop("places")]  # type: ignore[attr-defined]  # a list
+    assert rows == [("data", 0), ("start-linear", 30), ("end-of-file", 50)]
     assert report.fields == {
         "segments": [{"start": 0, "end": 2}, {"start": 0x10, "end": 0x11}],
         "segment_count": 2,
         "data_bytes": 3,
         "start_address": 9,
+        "data_records": 2,
     }
     assert not report.problems
     overlap = describe_ihex(io.BytesIO((record(0, 0, b"ab") + record(0, 9, b"x") + record(0, 1, b"z") + END).encode()))

@@ -92,6 +92,22 @@ def test_fields_of_vectors(vectors: Path) -> None:
     json.dumps(custom)
 
 
+def test_every_field_has_its_place() -> None:
+    data = image(protected=tlv(0x50, bytes(4)) + tlv(0x01A1, b"own"))
+    rows = look(data).fields["places"]
+    assert isinstance(rows, list)
+    ends = [row["offset"] + row["size"] for row in rows]
+    bare = [row for row in rows if row["offset"] < 32]
+    assert [row["offset"] for row in bare] == [0, 4, 8, 10, 12, 16, 20, 21, 22, 24, 28]
+    assert [row["value"] for row in bare] == [
+        int.from_bytes(data[row["offset"] : row["offset"] + row["size"]], "little") for row in bare
+    ]
+    assert [row["offset"] for row in rows[12:]] == ends[11:-1], "what follows the body stands without a gap"
+    assert ends[-1] == len(data)
+    assert rows[11]["name"] == "protected area"
+    assert [row["meaning"] for row in rows if row["name"] == "vendor-01a1"] == ["a vendor's own"]
+
+
 def imgtool(tmp_path: Path, key: object, *options: str) -> bytes:
     pem = key.private_bytes(  # type: ignore[attr-defined]  # any private key
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
