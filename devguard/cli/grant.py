@@ -9,9 +9,10 @@ import click
 
 from devguard.cli.context import Command, Invocation
 from devguard.cli.grant_hand import HANDING
-from devguard.cli.grant_issue import ISSUING
+from devguard.cli.grant_issue import issue
 from devguard.cli.grant_revoke import REVOKING
 from devguard.cli.grant_scope import ACTIONS
+from devguard.cli.grant_sign import sign
 from devguard.cli.record import recorded
 from devguard.cli.times import Moment
 
@@ -26,7 +27,7 @@ def grant() -> None:
     """Who may push what, where, until when."""
 
 
-for _command in (*ISSUING, *HANDING, *REVOKING):
+for _command in (issue, sign, *HANDING, *REVOKING):
     grant.add_command(_command)
 
 

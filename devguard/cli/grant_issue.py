@@ -1,4 +1,4 @@
-"""`devguard grant issue|sign`: an authority lets a technician do something, alone or with colleagues elsewhere.
+"""`devguard grant issue`: an authority lets a technician do something.
 
 Everything is looked at before a passphrase is asked for: who the technician is here, whether anything stands against
 them, and that nothing goes beyond what was asked for.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from devguard.trust.document import TrustDocument
 
 AUTHORITY: Final = "technician-authority"
-_authority = click.option(
+authority_option = click.option(
     "--authority",
     "authorities",
     multiple=True,
@@ -38,7 +38,7 @@ _authority = click.option(
     metavar="KEY",
     help="A technician-authority key (several where its threshold asks and the keys are here).",
 )
-_trust = click.option(
+trust_option = click.option(
     "--trust",
     "trust_file",
     type=click.Path(path_type=Path),
@@ -47,14 +47,14 @@ _trust = click.option(
 
 
 @click.command("issue", cls=Command)
-@_authority
+@authority_option
 @click.option("--technician", metavar="FILE|NAME", help="A name on the list of technicians, or a technician's key.")
 @click.option("--request", type=click.Path(path_type=Path), help="A technician's request; never more than it asks for.")
 @scope_options
 @click.option("--trained-until", type=Moment(), help="When the technician's training lapses (default: as listed).")
 @click.option("--from", "begins", type=Moment(), help="When it begins to hold (default: now).")
 @click.option("--epoch", type=click.IntRange(0, 2**32 - 1), help="Grant epoch (default: the one in force here).")
-@_trust
+@trust_option
 @click.option("-o", "--out", type=click.Path(path_type=Path), required=True, help="The grant to write.")
 @passphrase_option
 @click.pass_obj
@@ -295,67 +295,3 @@ def show_made(invocation: Invocation, made: Grant, out: Path, state: dict[str, A
         people = "1 more authority has" if state["missing"] == 1 else f"{state['missing']} more authorities have"
         lines.append(f"NOT YET GOOD: {people} to sign it: devguard grant sign {out} --authority KEY")
     invocation.result({"path": str(out), **state, **as_dict(made)}, "\n".join(lines))
-
-
-@click.command("sign", cls=Command)
-@click.argument("file", type=click.Path(path_type=Path))
-@_authority
-@_trust
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Where to write it (default: FILE itself).")
-@passphrase_option
-@click.pass_obj
-def sign(
-    invocation: Invocation,
-    file: Path,
-    authorities: tuple[str, ...],
-    trust_file: Path | None,
-    out: Path | None,
-    passphrase_fd: int | None,
-) -> None:
-    """Sign a grant that another authority has begun, where the trust document asks for more than one."""
-    from devguard.cli.files import read_grant_file
-    from devguard.cli.grant_text import digest, text
-    from devguard.cli.standing import check_standing
-    from devguard.cose.sign import TYP_GRANT
-    from devguard.custody.files import write_atomic
-    from devguard.custody.locks import locked
-    from devguard.grant.claims import read_grant
-    from devguard.grant.cwt import add_signature
-
-    now, home = invocation.now(), invocation.home
-    with recorded(invocation, "grant.sign") as note, locked(file):
-        one = read_grant_file(file)
-        note.details["technician"] = one.subject
-        check_standing(note, one)
-        if now >= one.expires:
-            raise Refused("grant.expired", f"it expired {now - one.expires} s ago; nobody can use it any more")
-        invocation.note(text(one, now))
-        trust = home.trust(trust_file) if trust_file is not None or home.trust_file.is_file() else None
-        signers = [invocation.signer(reference, passphrase_fd) for reference in authorities]
-        note.actor = issuer_of(signers, one.subject)
-        token = one.token
-        for signer in signers:
-            _refuse_second(one, signer, trust)
-            token = add_signature(token, signer, TYP_GRANT, "grant.malformed")
-        made = read_grant(token.tagged)
-        note.digest("GRANT", digest(made))
-        note.details.update(details(made))
-        state = signed_so_far(made, trust, now)
-        note.commit()
-        write_atomic(out or file, made.tagged)
-    show_made(invocation, made, out or file, state, now)
-
-
-def _refuse_second(one: Grant, signer: FileSigner, trust: TrustDocument | None) -> None:
-    """`grant.signature` when the signer's person has signed with another key: they count once."""
-    from devguard.cose.roles import RoleName
-    from devguard.trust.model import same_person
-
-    role = None if trust is None else trust.role(RoleName.TECHNICIAN_AUTHORITY)
-    for kid in one.signer_kids:
-        entry = None if role is None else role.entry(kid)
-        if entry is not None and same_person(entry.person) == same_person(signer.info.person):
-            raise Refused("grant.signature", f"{entry.person} has signed it already; a person counts once")
-
-
-ISSUING: Final = (issue, sign)
