@@ -119,7 +119,7 @@ class VirtualLine:
         while self.emulated is not None:
             had, self._turning, self._turned = bool(self.sides["device"].events), True, self.now
             turns = iter((False, True))
-            self.emulated.serve(turns.__next__, lambda: None)
+            self.emulated.serve(turns.__next__)
             if not had or self._busy:
                 return
 

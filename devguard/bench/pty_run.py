@@ -100,7 +100,7 @@ def main() -> int:
         device = EmulatedDevice(stage.node, driver, stream(f"link/{trial.seed}/device engine"))
         print("ready", flush=True)
         with contextlib.suppress(LinkError):  # the cable is out: the bench is over
-            device.serve(_owner_gone, lambda: None)
+            device.serve(_owner_gone)
     return 0
 
 

@@ -7,8 +7,7 @@ import os
 import re
 import signal
 import sys
-import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,31 +19,13 @@ from devguard.errors import Exit, Refused
 
 if TYPE_CHECKING:
     from devguard.custody.keyfile import FileSigner
+    from devguard.device.emulator import PtyLine, SocketLine
     from devguard.device.models import Model
+    from devguard.device.node import DeviceNode
     from devguard.device.storage import DeviceDirectory
-    from devguard.device.therapy import PacingTherapy, PumpTherapy
+    from devguard.device.therapy_loop import TherapyLoop
 
-_SAVE_EVERY = 2.0
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # a serial number that is also a folder's name
-
-
-@dataclass(slots=True)
-class Ticker:
-    """Lets therapy go on and keeps it on disk, whatever the line does."""
-
-    directory: DeviceDirectory
-    therapy: PumpTherapy | PacingTherapy
-    saved: float = field(default=0.0)
-
-    def __call__(self) -> None:
-        self.therapy.tick(int(time.time()))
-        if time.monotonic() - self.saved >= _SAVE_EVERY:
-            self.save()
-
-    def save(self) -> None:
-        """Write the therapy's state, whole."""
-        self.directory.save_therapy(self.therapy)
-        self.saved = time.monotonic()
 
 
 @click.command(cls=Command)
@@ -177,43 +158,85 @@ def _enrol(
 
 
 def _serve(invocation: Invocation, directory: DeviceDirectory, link: str, faults: Faults, protocol: str) -> None:
-    from devguard.device.emulator import PtyLine, SocketLine, serve_line
+    """The device's two loops: its therapy, and its guard, which is started again when it dies."""
+    from devguard.device.emulator import PtyLine, SocketLine
     from devguard.device.flash import PowerCut
-    from devguard.device.node import Surroundings
-    from devguard.device.provision import open_node
+    from devguard.device.therapy_loop import TherapyLoop
+    from devguard.device.watchdog import keep_guard
 
     stopping = stop_signals()
-    therapy = directory.load_therapy()
-    if faults.therapy_active:
-        _make_busy(therapy)
-    battery = directory.model.battery_percent if faults.battery is None else faults.battery
-    surroundings = Surroundings(
-        clock=invocation.now,
-        uptime=time.monotonic,
-        battery_percent=lambda: battery,
-        random=os.urandom,
-        self_test=lambda: not faults.self_test,
-    )
+    therapy = TherapyLoop(directory.load_therapy(), invocation.now, directory.save_therapy)
+    therapy.change(lambda one: faults.trouble(one, invocation.now()))
     faults.harm(directory.cells)
-    node = open_node(directory, surroundings, therapy, faults.power())
     line = PtyLine() if link == "pty" else SocketLine(link)
-    ticker = Ticker(directory, therapy)
+    guard = Guard(invocation, directory, therapy, line, faults, protocol)
+    therapy.start()
     try:
-        node.boot()
-        announce(invocation, line.port, node.model.name, node.identity.serial, directory.path)
-        if protocol == "smp":
-            from devguard.cli.emulate_smp import serve_guarded
-
-            serve_guarded(node, faults, line, lambda: bool(stopping), ticker)
-        else:
-            serve_line(line, node, os.urandom, lambda: bool(stopping), ticker)
+        keep_guard(guard, therapy, lambda: bool(stopping), guard.died)
     except PowerCut as cut:
         raise power_went(invocation, faults, cut) from None
     finally:
         line.close()
-        ticker.save()
+        therapy.stop()
     if signal.SIGINT in stopping:
         raise KeyboardInterrupt
+
+
+class Guard:
+    """What boots, judges and answers the line, from power-on to the stop or its death; called anew after that."""
+
+    def __init__(
+        self,
+        invocation: Invocation,
+        directory: DeviceDirectory,
+        therapy: TherapyLoop,
+        line: PtyLine | SocketLine,
+        faults: Faults,
+        protocol: str,
+    ) -> None:
+        self._invocation, self._directory, self._therapy, self._line = invocation, directory, therapy, line
+        self._faults, self._protocol = faults, protocol
+        self._power, self._crash = faults.power(), faults.crash()
+        self._deaths = 0
+
+    def __call__(self, stop: Callable[[], bool]) -> None:
+        """Boot the device and serve it until `stop()`."""
+        from devguard.device.emulator import serve_line
+
+        node = self._node()
+        if self._deaths:
+            node.store.save(node.store.load().event(node.now(), "guard-restarted", "internal.error"))
+        node.boot()
+        if not self._invocation.printed:
+            announce(self._invocation, self._line.port, node.model.name, node.identity.serial, self._directory.path)
+        if self._protocol == "smp":
+            from devguard.cli.emulate_smp import serve_guarded
+
+            serve_guarded(node, self._faults, self._line, stop)
+        else:
+            serve_line(self._line, node, os.urandom, stop, self._crash)
+
+    def died(self, error: BaseException) -> None:
+        """Say so; it is started again, and the therapy has gone on."""
+        self._deaths += 1
+        why = f"{type(error).__name__}: {error}"
+        self._invocation.note(f"the guard died ({why}) and is started again; the therapy goes on")
+
+    def _node(self) -> DeviceNode:
+        from devguard.device.node import Surroundings
+        from devguard.device.provision import open_node
+
+        faults, model = self._faults, self._directory.model
+        battery = model.battery_percent if faults.battery is None else faults.battery
+        surroundings = Surroundings(
+            clock=self._invocation.now,
+            uptime=self._invocation.ticks,
+            battery_percent=lambda: battery,
+            random=os.urandom,
+            self_test=lambda: not faults.self_test,
+            charging=lambda: faults.charging,
+        )
+        return open_node(self._directory, surroundings, self._therapy, self._power)
 
 
 def stop_signals() -> list[int]:
@@ -229,17 +252,6 @@ def power_went(invocation: Invocation, faults: Faults, cut: Exception) -> Verdic
     at = faults.power_cut[0] if faults.power_cut else 0
     invocation.note(f"the power went at flash operation {at} ({cut}); start the emulator again to switch it on")
     return VerdictExit(Exit.RETRY)
-
-
-def _make_busy(therapy: PumpTherapy | PacingTherapy) -> None:
-    """Begin what keeps the therapy busy: a full bolus, or a session with an implant."""
-    from devguard.device.therapy import PumpTherapy
-
-    now = int(time.time())
-    if isinstance(therapy, PumpTherapy):
-        therapy.start_bolus(therapy.state.settings["maximum_bolus_milliunits"], now)
-    else:
-        therapy.start_session(now)
 
 
 def announce(invocation: Invocation, port: str, model: str, serial: str, state: Path) -> None:

@@ -47,7 +47,7 @@ def run_legacy(
         raise click.UsageError("--firmware is for models that speak only MCUmgr; others get a release pushed")
     if protocol != "smp":
         raise click.UsageError(f"a {model.name} speaks only MCUmgr: --protocol smp")
-    if faults.therapy_active or faults.battery is not None:
+    if faults.therapy_active or faults.charging or (faults.battery, faults.alarm) != (None, None):
         raise click.BadParameter("this model shows neither therapy nor battery", param_hint="--fault")
     stopping = stop_signals()
     with ExitStack() as stack:
@@ -106,7 +106,7 @@ def _serve_legacy(
     """Serve a booted legacy device until `stop()`."""
     from devguard.device.smp_serve import serve_line, server_for
 
-    serve_line(line, _lying(server_for(model, device), faults), device.boot, stop, lambda: None)
+    serve_line(line, _lying(server_for(model, device), faults), device.boot, stop)
 
 
 def serve_guarded(
@@ -114,7 +114,6 @@ def serve_guarded(
     faults: Faults,
     line: PtyLine | SocketLine,
     stop: Callable[[], bool],
-    tick: Callable[[], None],
 ) -> None:
     """Serve a booted device of devguard's own kind, which denies everything but looking."""
     from devguard.device.smp_serve import serve_line
@@ -123,4 +122,4 @@ def serve_guarded(
 
     smp = node.model.smp
     server = _lying(SmpServer(GuardedDevice(node), smp.buffer_size, smp.buffer_count), faults)
-    serve_line(line, server, lambda: None, stop, tick)
+    serve_line(line, server, lambda: None, stop)

@@ -78,9 +78,9 @@ class Attendant:
         """See `DeviceNode.refused`."""
         self._node.refused(error, proved=self._first is not None)
 
-    def report(self, challenge: bytes) -> bytes:
+    def report(self, challenge: bytes, version: int) -> bytes:
         """The signed report of what runs now."""
-        return self._node.report(challenge, self._signer())
+        return self._node.report(challenge, version, self._signer())
 
     def _signer(self) -> Signer | None:
         """The key this conversation has proved: the bench knows no other of the device's."""
@@ -310,7 +310,8 @@ class Attendant:
         if counters.nonce is not None and counters.nonce in [checked.chain[-1].scope.device_nonce for checked in used]:
             counters = counters.with_nonce(self._node.around.random(NONCE_SIZE))
         if act.release is not None:
-            counters = replace(counters, settings_before=self._node.therapy.settings_digest())
+            settings, history = self._node.therapy.settings_digest(), self._node.therapy.history_digest
+            counters = replace(counters, settings_before=settings, history_before=history)
         subject = self._session_id if act.release is None else act.subject
         self._node.store.save(counters.event(self._node.now(), event, None, subject))
 

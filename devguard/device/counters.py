@@ -64,8 +64,8 @@ class Counters:
     `installed_digest`, `installed_manifest`: image and manifest of the release confirmed last, whatever runs since;
     `epoch_reset`: the trust version from which on the root has set the grant epoch back, and to what;
     `sealed`: the confirmed image the device runs; `previous`: the confirmed one before, while its slot stands;
-    `pending`: the judged image that waits for its trial or is in it; `settings_before`: digest of the therapy settings
-    when the last offer was accepted.
+    `pending`: the judged image that waits for its trial or is in it; `settings_before`, `history_before`: digests of
+    the therapy's settings and history when the last offer was accepted.
     """
 
     security_version: int = 0
@@ -86,6 +86,7 @@ class Counters:
     download: Download | None = None
     outcome: Outcome | None = None
     settings_before: bytes | None = None
+    history_before: bytes | None = None
     epoch_reset: tuple[int, int] | None = None
 
     def event(self, time: int, name: str, code: str | None = None, subject: bytes = b"") -> Counters:

@@ -20,7 +20,7 @@ from devguard.grant.scope import NONCE_SIZES
 from devguard.grant.uses import SPENT_LIMIT, Spent
 
 FORMAT: Final = 3
-_LABELS: Final = {1: range(18), 2: range(19), FORMAT: range(21)}
+_LABELS: Final = {1: range(18), 2: range(19), FORMAT: range(22)}
 _WHAT: Final = "counters"
 _SIZE: Final = (1 << 32) - 1
 
@@ -51,6 +51,7 @@ def encode_counters(counters: Counters) -> bytes:
             18: download and [download.dirty, _staging_list(download.staging)],
             19: counters.installed_manifest,
             20: counters.epoch_reset and list(counters.epoch_reset),
+            21: counters.history_before,
         }
     )
 
@@ -85,6 +86,7 @@ def decode_counters(data: bytes) -> Counters:
         settings_before=_optional_digest(parts[17]),
         installed_manifest=_optional_digest(parts[19]) if known == FORMAT else _running(sealed, parts[2]),
         epoch_reset=_reset(parts.get(20)),
+        history_before=_optional_digest(parts.get(21)),
     )
 
 

@@ -1,7 +1,8 @@
 """An emulated device on a line: bytes in, bytes out, its state on disk. The part of `device` with clock and ports.
 
-One thread serves the port; therapy ticks in between. A plain connection is one attempt at a conversation; a sealed
-session is replaced only by a newer one that was authorised. What the device keeps survives kill -9 at any moment.
+One thread serves the port; the therapy ticks on another (`therapy_loop`). A plain connection is one attempt at a
+conversation; a sealed session is replaced only by a newer one that was authorised. What the device keeps survives
+kill -9 at any moment.
 """
 
 from __future__ import annotations
@@ -57,16 +58,11 @@ class EmulatedDevice:
         )
         return LinkEngine(Role.DEVICE, parameters, self._random)
 
-    def serve(self, stop: Callable[[], bool], tick: Callable[[], None]) -> None:
-        """Answer the line until `stop()`; `tick()` runs about four times a second, whatever the line does."""
-        ticked = 0.0
+    def serve(self, stop: Callable[[], bool]) -> None:
+        """Answer the line until `stop()`, which is asked about four times a second at least."""
         while not stop():
             self._handle(self._waiting or self._driver.pump(self._engine, _TICK))
-            now = self._driver.clock()
-            self._time_out(now)
-            if now - ticked >= _TICK:
-                tick()
-                ticked = now
+            self._time_out(self._driver.clock())
 
     def _handle(self, events: list[Event]) -> None:
         """One batch of the engine's events. A message speaks for the session whose keys opened it, and for no other:
@@ -208,14 +204,13 @@ class SocketLine:
             raise LinkError("link.port", f"cannot listen on {url}: {error.strerror}") from error
         self.port = f"socket://{parts.hostname}:{self._listener.getsockname()[1]}"
 
-    def accept(self, stop: Callable[[], bool], tick: Callable[[], None]) -> SerialDriver | None:
+    def accept(self, stop: Callable[[], bool]) -> SerialDriver | None:
         """The next bench's connection; None when `stop()` came first."""
         self._listener.settimeout(_TICK)
         while not stop():
             try:
                 connection, _ = self._listener.accept()
             except TimeoutError:
-                tick()
                 continue
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -232,15 +227,18 @@ def serve_line(
     node: DeviceNode,
     random: Callable[[int], bytes],
     stop: Callable[[], bool],
-    tick: Callable[[], None],
+    through: Callable[[Pump], Pump] = lambda driver: driver,
 ) -> None:
-    """Serve a booted node on a line until `stop()`. On a socket each connection is a cable plugged in anew."""
+    """Serve a booted node on a line until `stop()`. On a socket each connection is a cable plugged in anew.
+
+    `through`: what stands between the device and its port, for benches that meddle.
+    """
     if isinstance(line, PtyLine):
-        EmulatedDevice(node, line.driver, random).serve(stop, tick)
+        EmulatedDevice(node, through(line.driver), random).serve(stop)
         return
-    while (driver := line.accept(stop, tick)) is not None:
+    while (driver := line.accept(stop)) is not None:
         with driver:
             try:
-                EmulatedDevice(node, driver, random).serve(stop, tick)
+                EmulatedDevice(node, through(driver), random).serve(stop)
             except LinkError:
                 node.lost()  # the bench hung up: the cable is out, the device lives on

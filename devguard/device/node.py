@@ -20,7 +20,7 @@ from devguard.device.flash import FlashMemory
 from devguard.device.header import SlotHeader
 from devguard.device.models import Model
 from devguard.device.recover import is_lost
-from devguard.device.therapy import Therapy
+from devguard.device.therapy import TherapyView
 from devguard.errors import DevguardError, LocalProtocolError, Refused
 from devguard.evidence.device_log import DeviceEvent, DeviceLog, sign_device_log
 from devguard.grant.uses import advanced_floor
@@ -28,7 +28,7 @@ from devguard.manifest.envelope import parse_offer
 from devguard.manifest.model import Clock
 from devguard.session.credentials import OwnCredential
 from devguard.session.report import Report, RunningPart, sign_report
-from devguard.session.verbs import NONCE_SIZE, PROTOCOL_VERSION, HelloReply
+from devguard.session.verbs import ACTIONS_VERSION, NONCE_SIZE, PROTOCOL_VERSION, HelloReply
 from devguard.trust.document import TrustDocument
 from devguard.verdict.judge import Release, Target, judge
 
@@ -59,13 +59,15 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a device senses: the time (seconds since the epoch, used only by models with a clock), uptime, battery."""
+    """What a device senses: the time (seconds since the epoch, used only by models with a clock), uptime, battery, and
+    whether that is being charged."""
 
     clock: Callable[[], int]
     uptime: Callable[[], float]
     battery_percent: Callable[[], int]
     random: Callable[[int], bytes]
     self_test: Callable[[], bool]
+    charging: Callable[[], bool] = lambda: False
 
 
 class DeviceNode:
@@ -78,7 +80,7 @@ class DeviceNode:
         trust: TrustDocument,
         flash: FlashMemory,
         store: CounterStore,
-        therapy: Therapy,
+        therapy: TherapyView,
         surroundings: Surroundings,
         keep_trust: Callable[[bytes], object] = len,
     ) -> None:
@@ -107,13 +109,23 @@ class DeviceNode:
 
     def _settle_trial(self) -> BootResult | None:
         """The trial image confirmed, or None: the next start reverts it."""
-        if not self.loader.self_test(self.around.self_test):
+        if not self.loader.self_test(self._tests_well):
             return None
         try:
             return self.loader.confirm(self.now())
         except Refused as error:
             self.store.save(self.store.load().event(self.now(), "confirm-failed", error.code))
             return None
+
+    def _tests_well(self) -> bool:
+        """The self-test of a trial. An image that changes therapy settings has failed it, whatever else it does well:
+        no update is a way to change them."""
+        before = self.therapy.settings_digest()
+        passed = self.around.self_test()
+        if self.therapy.settings_digest() == before:
+            return passed
+        self.store.save(self.store.load().event(self.now(), "settings-changed", "device.self-test"))
+        return False
 
     def _start(self) -> BootResult:
         self.loader = Bootloader(self._flash, self.model, self.store)
@@ -144,10 +156,12 @@ class DeviceNode:
         return None
 
     def check_ready(self, release: Release) -> None:
-        """Therapy and battery: asked at the offer, at commit, at the reboot, and by the boot that installs."""
+        """Therapy, alarms and battery: asked at the offer, at commit, at the reboot, and by the boot that installs."""
         # Whatever a manifest leaves out, an update never meets a therapy that is under way.
         if not self.therapy.idle:
             raise Refused("device.therapy-active", "therapy is being delivered")
+        if alarms := self.therapy.alarms:
+            raise Refused("device.alarm", f"an alarm is open: {', '.join(alarms)}")
         percent = self.around.battery_percent()
         capacity = self.model.facts.battery_capacity_mwh
         wanted = release.requirements.minimum_battery_mwh or 0
@@ -157,6 +171,8 @@ class DeviceNode:
                 "device.battery",
                 f"battery at {percent} %, the update asks for {max(floor, -(-wanted * 100 // capacity))} %",
             )
+        if self.around.charging():
+            raise Refused("device.charging", f"the battery, at {percent} %, is being charged")
 
     def now(self) -> int:
         """The device's time: max(clock, floor), or the floor where it has no clock."""
@@ -265,9 +281,13 @@ class DeviceNode:
         log = DeviceLog(name, serial, self.now(), ring.count, ring.base, events, challenge)
         return sign_device_log(log, signer or self.identity.signer)
 
-    def report(self, challenge: bytes, signer: Signer | None = None) -> bytes:
-        """The signed report of what runs now, by the device's first key where no other is named."""
-        return sign_report(self.state(challenge), signer or self.identity.signer)
+    def report(self, challenge: bytes, version: int = ACTIONS_VERSION, signer: Signer | None = None) -> bytes:
+        """The signed report of what runs now, as a bench of that version of the protocol reads it, by the device's
+        first key where no other is named."""
+        state = self.state(challenge)
+        if version < ACTIONS_VERSION:
+            state = replace(state, history_before=None)
+        return sign_report(state, signer or self.identity.signer)
 
     def state(self, challenge: bytes) -> Report:
         """What the device says of itself."""
@@ -283,7 +303,7 @@ class DeviceNode:
             security_version=counters.security_version,
             boot_state=self._boot_state(),
             confirmed=header is not None and counters.sealed == header,
-            flags=result.flags,
+            flags=(*result.flags, *self.therapy.damage),
             trust_version=counters.trust_version,
             grant_epoch=counters.grant_epoch,
             clock_floor=counters.clock_floor,
@@ -291,6 +311,7 @@ class DeviceNode:
             settings_digest=self.therapy.settings_digest(),
             settings_before=counters.settings_before,
             history_digest=self.therapy.history_digest,
+            history_before=counters.history_before,
             battery_percent=self.around.battery_percent(),
             log_head=counters.audit.head,
             challenge=challenge,

@@ -18,7 +18,7 @@ from devguard.custody.memory import MemorySigner
 from devguard.device.flash import Fault
 from devguard.device.node import DeviceNode, Identity, Surroundings
 from devguard.device.storage import DeviceDirectory, StoredIdentity, StoredKey
-from devguard.device.therapy import Therapy
+from devguard.device.therapy import TherapyView
 from devguard.errors import Malformed, Refused
 from devguard.grant.credential import check_credential, issue_credential, read_credential
 from devguard.session.credentials import OwnCredential, by_suite
@@ -75,7 +75,7 @@ def provision(
 
 
 def open_node(
-    directory: DeviceDirectory, surroundings: Surroundings, therapy: Therapy, fault: Fault | None = None
+    directory: DeviceDirectory, surroundings: Surroundings, therapy: TherapyView, fault: Fault | None = None
 ) -> DeviceNode:
     """The provisioned device of a state directory, not booted yet.
 

@@ -61,7 +61,6 @@ class ServerPort(Protocol):
 
     @property
     def unsent(self) -> int: ...
-    def clock(self) -> float: ...
     def pump(self, engine: SmpServerEngine, timeout: float) -> list[bytes]: ...
 
 
@@ -70,11 +69,9 @@ def serve_port(
     server: SmpServer | Lie,
     reset: Callable[[], None],
     stop: Callable[[], bool],
-    tick: Callable[[], None],
 ) -> None:
-    """Answer a port until `stop()`; `tick()` runs a few times a second. Raises `LinkError` when the port vanishes."""
+    """Answer a port until `stop()`. Raises `LinkError` when the port vanishes."""
     engine = SmpServerEngine(server_of(server).buffer_size)
-    ticked = 0.0
     while not stop():
         for frame in port.pump(engine, _TICK):
             answer = server.answer(frame)
@@ -86,10 +83,6 @@ def serve_port(
                 reset()
                 engine = SmpServerEngine(server_of(server).buffer_size)
                 break
-        now = port.clock()
-        if now - ticked >= _TICK:
-            tick()
-            ticked = now
 
 
 def server_of(server: SmpServer | Lie) -> SmpServer:
@@ -102,16 +95,15 @@ def serve_line(
     server: SmpServer | Lie,
     reset: Callable[[], None],
     stop: Callable[[], bool],
-    tick: Callable[[], None],
 ) -> None:
     """Serve on a line until `stop()`. On a socket each connection is a cable plugged in anew."""
     if isinstance(line, PtyLine):
-        serve_port(line.driver, server, reset, stop, tick)
+        serve_port(line.driver, server, reset, stop)
         return
-    while (driver := line.accept(stop, tick)) is not None:
+    while (driver := line.accept(stop)) is not None:
         with driver:
             try:
-                serve_port(driver, server, reset, stop, tick)
+                serve_port(driver, server, reset, stop)
             except LinkError:
                 continue  # the bench hung up; the device lives on
 

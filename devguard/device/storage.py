@@ -2,35 +2,36 @@
 
     flash.bin      the flash, every byte inverted, so that a hole of a sparse file reads as erased
     wear.bin       erase cycles of each sector, 4 bytes big endian      weak.cbor  bits that a power cut left half way
-    counters.cbor  therapy.cbor  identity.cbor    format, content, SHA-256; replaced whole
+    counters.cbor  identity.cbor  protected.cbor  format, content, SHA-256; replaced whole
+    settings.cbor  therapy.cbor    under a MAC with the key in protected.cbor (`therapy_files`); replaced whole
     device-N.key   private keys, 0600      current.trust   the trust document as received      lock
 
 `identity.cbor` is written last: a device is provisioned when it stands. A file that is damaged, or missing on a
-provisioned device, is `Refused("device.state")`, never a fresh start: that would forget every counter. One process
-at a time holds the directory (`Refused("device.busy")`). The checksum finds damage; it proves no origin.
+provisioned device, is `Refused("device.state")`, never a fresh start: that would forget every counter; where it is the
+therapy's, the device gives its safe one. One process at a time holds the directory (`Refused("device.busy")`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import hmac
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 from devguard import wire
-from devguard.custody.files import file_error, read_limited, write_atomic
+from devguard.custody.files import file_error, write_atomic
 from devguard.device import fields
 from devguard.device.cells import Cells
 from devguard.device.counters import Counters, CounterStore, check_no_regression
 from devguard.device.counters_codec import decode_counters, encode_counters
 from devguard.device.flash import Fault, FlashGeometry, FlashMemory
 from devguard.device.models import Model
-from devguard.device.therapy import PacingTherapy, PumpTherapy, Therapy, decode_therapy, new_therapy
+from devguard.device.stored import read_file, unwrap, wrap
+from devguard.device.therapy import Plan, Therapy, new_therapy
+from devguard.device.therapy_files import TherapyFiles
 from devguard.errors import DevguardError, LocalProtocolError, Refused
 
 MAX_FILE: Final = 1 << 20
@@ -139,10 +140,10 @@ class FileCells(Cells):
         self._file.write(_COUNT * sector, min(self.wear[sector], (1 << 8 * _COUNT) - 1).to_bytes(_COUNT, "big"))
 
     def _weakened(self) -> None:
-        write_atomic(self._weak_path, _wrap(wire.encode(self.weak)), 0o600)
+        write_atomic(self._weak_path, wrap(wire.encode(self.weak)), 0o600)
 
     def _read_weak(self, sectors: int) -> dict[int, bytes]:
-        value = fields.load(_unwrap(_read(self._weak_path, _MAX_WEAK), "cells", _MAX_WEAK), "cells")
+        value = fields.load(unwrap(read_file(self._weak_path, _MAX_WEAK), "cells", _MAX_WEAK), "cells")
         if not isinstance(value, dict):
             raise fields.damaged("cells")
         return {
@@ -165,7 +166,7 @@ class FileCounterStore:
     def save(self, counters: Counters) -> None:
         """Replaces them; `LocalProtocolError` when one would go back."""
         check_no_regression(self._counters, counters)
-        write_atomic(self._path, _wrap(encode_counters(counters)), 0o600)
+        write_atomic(self._path, wrap(encode_counters(counters)), 0o600)
         self._counters = counters
 
 
@@ -183,6 +184,7 @@ class DeviceDirectory:
             self.identity = self._read_identity()
             if self.identity is not None and self.identity.model != model.name:
                 raise Refused("device.state", f"{path} is the state of a {self.identity.model}, not a {model.name}")
+            self._therapy = TherapyFiles(path, model)
             self.counters: CounterStore = FileCounterStore(path / "counters.cbor", self._read_counters())
             self._cells = FileCells(path, model.layout.flash)
             self._backend = FileBackend(path / "flash.bin", model.layout.flash.size)
@@ -229,48 +231,49 @@ class DeviceDirectory:
             raise Refused("device.provisioned", f"{self.path} belongs to device {self.identity.serial}")
         if identity.model != self.model.name or not 1 <= len(identity.keys) <= MAX_KEYS:
             raise LocalProtocolError("device.state", "identity of another model, or without a key")
-        write_atomic(self.path / "counters.cbor", _wrap(encode_counters(self.counters.load())), 0o600)
-        write_atomic(self.path / "therapy.cbor", _wrap(self.load_therapy().encode()), 0o600)
+        write_atomic(self.path / "counters.cbor", wrap(encode_counters(self.counters.load())), 0o600)
+        self._therapy.create(new_therapy(self.model))
         for number, key in enumerate(identity.keys):
             write_atomic(self._key_path(number), key.pem, 0o600)
         self.save_trust(trust)
         parts = [identity.model, identity.revision, identity.serial, identity.site]
         content = wire.encode([*parts, [key.credential for key in identity.keys]])
-        write_atomic(self.path / "identity.cbor", _wrap(content), 0o600)
+        write_atomic(self.path / "identity.cbor", wrap(content), 0o600)
         self.identity = identity
 
     def trust(self) -> bytes:
         """The trust document as received; `Refused("device.unprovisioned")` before there is one."""
         if self.identity is None:
             raise Refused("device.unprovisioned", f"{self.path} holds no provisioned device")
-        return _read(self.path / "current.trust")
+        return read_file(self.path / "current.trust")
 
     def save_trust(self, trust: bytes) -> None:
         """Replaces the trust document; whoever calls has judged the new one."""
         write_atomic(self.path / "current.trust", trust, 0o600)
 
-    def load_therapy(self) -> PumpTherapy | PacingTherapy:
-        """The stored therapy; on an unprovisioned device without one, the factory's."""
-        path = self.path / "therapy.cbor"
-        if self.identity is None and not path.exists():
-            return new_therapy(self.model)
-        return decode_therapy(_unwrap(_read(path), "therapy"), self.model)
+    def load_therapy(self) -> Therapy:
+        """The stored therapy, the safe one where what is stored is not proven; before enrolment, the factory's."""
+        return new_therapy(self.model) if self.identity is None else self._therapy.load()
 
     def save_therapy(self, therapy: Therapy) -> None:
-        """Replaces the stored therapy."""
-        write_atomic(self.path / "therapy.cbor", _wrap(therapy.encode()), 0o600)
+        """Replaces the stored course of the therapy; its settings stay as they are stored."""
+        self._therapy.save(therapy)
+
+    def enter_settings(self, therapy: Therapy, plan: Plan) -> Therapy:
+        """The device's own keys: settings made anew, stored and in force. No conversation calls it."""
+        return self._therapy.enter(therapy, plan)
 
     def _read_counters(self) -> Counters:
         path = self.path / "counters.cbor"
         if self.identity is None and not path.exists():
             return Counters()
-        return decode_counters(_unwrap(_read(path), "counters"))
+        return decode_counters(unwrap(read_file(path), "counters"))
 
     def _read_identity(self) -> StoredIdentity | None:
         path = self.path / "identity.cbor"
         if not path.exists():
             return None
-        parts = fields.items(fields.load(_unwrap(_read(path), "identity"), "identity"), "identity", count=5)
+        parts = fields.items(fields.load(unwrap(read_file(path), "identity"), "identity"), "identity", count=5)
         credentials = fields.items(parts[4], "identity", limit=MAX_KEYS)
         keys = tuple(
             StoredKey(self._read_key(number), fields.blob(credential, "identity"))
@@ -284,7 +287,7 @@ class DeviceDirectory:
 
     def _read_key(self, number: int) -> bytes:
         path = self._key_path(number)
-        pem = _read(path)
+        pem = read_file(path)
         if path.stat().st_mode & 0o077:
             raise Refused("key.file", f"{path} can be read by others")
         return pem
@@ -299,10 +302,10 @@ class DeviceDirectory:
                 leftover.unlink()
 
 
-def read_stored(path: Path, model: Model) -> tuple[Counters, PumpTherapy | PacingTherapy]:
+def read_stored(path: Path, model: Model) -> tuple[Counters, Therapy]:
     """Counters and therapy of a provisioned device as they stand on disk, without its lock: for looking only."""
-    counters = decode_counters(_unwrap(_read(path / "counters.cbor"), "counters"))
-    return counters, decode_therapy(_unwrap(_read(path / "therapy.cbor"), "therapy"), model)
+    counters = decode_counters(unwrap(read_file(path / "counters.cbor"), "counters"))
+    return counters, TherapyFiles(path, model).load()
 
 
 def _lock(path: Path) -> int | None:
@@ -318,24 +321,3 @@ def _lock(path: Path) -> int | None:
         hint = "stop the other emulator or name another state directory"
         raise Refused("device.busy", f"{path} is in use by another process", hint) from None
     return descriptor
-
-
-def _wrap(content: bytes) -> bytes:
-    return wire.encode([_FORMAT, content, hashlib.sha256(content).digest()])
-
-
-def _unwrap(data: bytes, what: str, most: int = MAX_FILE) -> bytes:
-    parts: list[Any] = fields.items(fields.load(data, what), what, count=3)
-    if isinstance(parts[0], int) and parts[0] > _FORMAT:
-        raise Refused("device.state", f"stored {what} of a newer format than this devguard knows", "update devguard")
-    content, digest = fields.blob(parts[1], what, limit=most), fields.blob(parts[2], what, 32)
-    if parts[0] != _FORMAT or not hmac.compare_digest(hashlib.sha256(content).digest(), digest):
-        raise fields.damaged(what)
-    return content
-
-
-def _read(path: Path, most: int = MAX_FILE) -> bytes:
-    try:
-        return read_limited(path, most)
-    except DevguardError as error:
-        raise Refused("device.state", f"{path.name} cannot be read: {error.message}") from error

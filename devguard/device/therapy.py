@@ -2,8 +2,9 @@
 
 Insulin: a basal profile that runs all day and a bolus that may be under way; pacing: a session with an
 implant. `idle` says whether an update may start; `settings_digest` says whether one changed anything. The update
-conversation holds only the `Therapy` protocol, which has no way in: profile and settings are made at the factory,
-and boluses and sessions belong to the device's own keys. Doses are milliunits, never floats. No patient data.
+conversation holds only `TherapyView`, which has no way in: profile and settings are made at the factory or entered
+with the device's own keys, as boluses, sessions and alarms are. Nothing here knows of images, grants or sessions of the
+update conversation. Doses are milliunits, never floats. No patient data.
 """
 
 from __future__ import annotations
@@ -12,36 +13,94 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 from devguard import wire
 from devguard.device import fields
 from devguard.device.models import Model, TherapyKind
 from devguard.errors import Refused
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MINUTES_OF_DAY: Final = 1440
 MAX_GAP: Final = 300
 """Seconds between ticks above which the device was off and delivered nothing."""
 _WHAT: Final = "therapy"
 _START: Final = bytes(32)
 _UNIT_SECONDS: Final = 3600
+MAX_ALARMS: Final = 16
+UNPROVEN: Final = "settings-damaged"
+"""The alarm of a device that gives its safe therapy, because what was stored is not proven to be its own."""
 
 
-class Therapy(Protocol):
-    """What the rest of the device may know of a therapy: look, and let time pass."""
+class TherapyView(Protocol):
+    """What the rest of the device may know of a therapy: it looks, and that is all.
+
+    `idle`: nothing is under way that an update would disturb. `alarms`: names of those that are open. `damage`: what is
+    wrong with the settings as they were stored, as flags of the report; then the device gives its safe therapy.
+    """
 
     @property
     def idle(self) -> bool: ...
+
+    @property
+    def alarms(self) -> tuple[str, ...]: ...
+
+    @property
+    def damage(self) -> tuple[str, ...]: ...
 
     @property
     def history_digest(self) -> bytes: ...
 
     def settings_digest(self) -> bytes: ...
 
-    def tick(self, now: int) -> None: ...
 
-    def encode(self) -> bytes: ...
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a therapy goes by: settings, and the basal profile of a pump. It changes by the device's own keys only."""
+
+    settings: Mapping[str, int]
+    basal: tuple[tuple[int, int], ...] = ()
+
+    def encode(self) -> bytes:
+        """Deterministic CBOR."""
+        return wire.encode([dict(self.settings), [list(segment) for segment in self.basal]])
+
+
+class KeyedTherapy:
+    """What both therapies have in common: alarms, and a history that is a hash chain."""
+
+    state: Any
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """Names of the alarms that are open."""
+        return tuple(self.state.alarms)
+
+    @property
+    def damage(self) -> tuple[str, ...]:
+        """What is wrong with the settings as they were stored."""
+        return tuple(self.state.damage)
+
+    @property
+    def history_digest(self) -> bytes:
+        """Head of the chain over what was begun, given, stopped, and every alarm."""
+        return bytes(self.state.history)
+
+    def open_alarm(self, name: str, now: int) -> None:
+        """The device itself: an alarm that stays open until somebody sees to it."""
+        if name not in self.state.alarms and len(self.state.alarms) < MAX_ALARMS:
+            history = _chain(self.state.history, ["alarm", name, now])
+            self.state = replace(self.state, alarms=(*self.state.alarms, name), history=history)
+
+    def note_damage(self, damage: tuple[str, ...]) -> None:
+        """What was found wrong with the settings as they were stored."""
+        self.state = replace(self.state, damage=damage)
+
+    def close_alarm(self, name: str, now: int) -> None:
+        """The device's own key: an alarm has been seen to."""
+        if name in self.state.alarms:
+            left = tuple(one for one in self.state.alarms if one != name)
+            self.state = replace(self.state, alarms=left, history=_chain(self.state.history, ["closed", name, now]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +125,14 @@ class PumpState:
     bolus_delivered: int = 0
     last_tick: int | None = None
     history: bytes = field(default=_START)
+    alarms: tuple[str, ...] = ()
+    damage: tuple[str, ...] = ()
 
 
-class PumpTherapy:
+class PumpTherapy(KeyedTherapy):
     """Insulin: basal delivery goes on through an update, for it is a motor controller of its own; a bolus does not."""
+
+    state: PumpState
 
     def __init__(self, state: PumpState) -> None:
         self.state = state
@@ -80,9 +143,9 @@ class PumpTherapy:
         return self.state.bolus is None
 
     @property
-    def history_digest(self) -> bytes:
-        """Head of the chain over every bolus begun, given and stopped."""
-        return self.state.history
+    def plan(self) -> Plan:
+        """Settings and basal profile."""
+        return Plan(self.state.settings, self.state.basal)
 
     def settings_digest(self) -> bytes:
         """SHA-256 over profile and settings; the same before and after every update."""
@@ -94,9 +157,13 @@ class PumpTherapy:
         return [rate for start, rate in self.state.basal if start <= minute][-1]
 
     def tick(self, now: int) -> None:
-        """Delivers what is due since the last tick; a longer gap than `MAX_GAP` was power off and delivers nothing."""
+        """Delivers what is due since the last tick; a longer gap than `MAX_GAP` was power off and delivers nothing, and
+        ends a bolus that was under way: nobody knows any more whether it is still wanted."""
         last = self.state.last_tick
-        elapsed = now - last if last is not None and 0 <= now - last <= MAX_GAP else 0
+        was_off = last is not None and not 0 <= now - last <= MAX_GAP
+        if was_off and self.state.bolus is not None:
+            self._end_bolus("interrupted")
+        elapsed = 0 if last is None or was_off else now - last
         due = self.state.basal_fraction + elapsed * self.basal_rate(now)
         self.state = replace(
             self.state,
@@ -130,8 +197,12 @@ class PumpTherapy:
         if self.state.bolus is not None:
             self._end_bolus("stopped")
 
+    def with_plan(self, plan: Plan) -> PumpTherapy:
+        """The same course of therapy under another plan."""
+        return PumpTherapy(replace(self.state, settings=plan.settings, basal=plan.basal))
+
     def encode(self) -> bytes:
-        """Deterministic CBOR of the whole state."""
+        """Deterministic CBOR of the whole state, save what is wrong with stored settings: that is found anew."""
         state, bolus = self.state, self.state.bolus
         return wire.encode(
             {
@@ -143,6 +214,7 @@ class PumpTherapy:
                 5: [state.basal_delivered, state.basal_fraction, state.bolus_delivered],
                 6: state.last_tick,
                 7: state.history,
+                8: list(state.alarms),
             }
         )
 
@@ -161,10 +233,14 @@ class PacingState:
     settings: Mapping[str, int]
     session: tuple[int, int] | None = None
     history: bytes = field(default=_START)
+    alarms: tuple[str, ...] = ()
+    damage: tuple[str, ...] = ()
 
 
-class PacingTherapy:
+class PacingTherapy(KeyedTherapy):
     """Pacing: while a session with an implant is open, temporary pacing may depend on the programmer."""
+
+    state: PacingState
 
     def __init__(self, state: PacingState) -> None:
         self.state = state
@@ -175,9 +251,9 @@ class PacingTherapy:
         return self.state.session is None
 
     @property
-    def history_digest(self) -> bytes:
-        """Head of the chain over every session opened and closed."""
-        return self.state.history
+    def plan(self) -> Plan:
+        """The settings."""
+        return Plan(self.state.settings)
 
     def settings_digest(self) -> bytes:
         """SHA-256 over the settings; the same before and after every update."""
@@ -200,8 +276,12 @@ class PacingTherapy:
         if self.state.session is not None:
             self._close("closed", now)
 
+    def with_plan(self, plan: Plan) -> PacingTherapy:
+        """The same course of therapy under another plan."""
+        return PacingTherapy(replace(self.state, settings=plan.settings))
+
     def encode(self) -> bytes:
-        """Deterministic CBOR of the whole state."""
+        """Deterministic CBOR of the whole state, save what is wrong with stored settings: that is found anew."""
         session = self.state.session
         return wire.encode(
             {
@@ -210,6 +290,7 @@ class PacingTherapy:
                 2: dict(self.state.settings),
                 3: session and list(session),
                 4: self.state.history,
+                5: list(self.state.alarms),
             }
         )
 
@@ -217,7 +298,10 @@ class PacingTherapy:
         self.state = replace(self.state, session=None, history=_chain(self.state.history, [how, now]))
 
 
-def new_therapy(model: Model) -> PumpTherapy | PacingTherapy:
+Therapy: TypeAlias = PumpTherapy | PacingTherapy
+
+
+def new_therapy(model: Model) -> Therapy:
     """The therapy of a device fresh from the factory."""
     defaults = model.therapy
     if defaults.kind is TherapyKind.INSULIN:
@@ -225,18 +309,43 @@ def new_therapy(model: Model) -> PumpTherapy | PacingTherapy:
     return PacingTherapy(PacingState(defaults.settings))
 
 
-def decode_therapy(data: bytes, model: Model) -> PumpTherapy | PacingTherapy:
+def safe_therapy(course: Therapy, model: Model, damage: tuple[str, ...]) -> Therapy:
+    """What a device gives while its stored settings are not proven to be its own: the model's safe plan, nothing that
+    was under way, and an alarm that stays open."""
+    safe = course.with_plan(Plan(model.therapy.safe_settings, model.therapy.safe_basal))
+    now = 0
+    if isinstance(safe, PumpTherapy):
+        now = safe.state.last_tick or 0
+        safe.stop_bolus(now)
+    else:
+        safe.end_session(now)
+    safe.open_alarm(UNPROVEN, now)
+    safe.note_damage(damage)
+    return safe
+
+
+def decode_plan(data: bytes, model: Model) -> Plan:
+    """The plan in stored bytes, of a device of that model; `Refused("device.state")` for anything else."""
+    settings, basal = fields.items(fields.load(data, _WHAT), _WHAT, count=2)
+    pump = model.therapy.kind is TherapyKind.INSULIN
+    if not pump and basal != []:
+        raise fields.damaged(_WHAT)
+    return Plan(_settings(settings, model), _profile(basal) if pump else ())
+
+
+def decode_therapy(data: bytes, model: Model) -> Therapy:
     """The stored therapy of a device of that model; `Refused("device.state")` for anything else."""
     value = fields.load(data, _WHAT)
     pump = model.therapy.kind is TherapyKind.INSULIN
-    parts = fields.fields(value, range(8) if pump else range(5), _WHAT)
+    parts = fields.fields(value, range(9) if pump else range(6), _WHAT)
     if parts[0] != FORMAT or parts[1] != model.therapy.kind:
         raise fields.damaged(_WHAT)
     settings = _settings(parts[2], model)
     if not pump:
         times = None if parts[3] is None else fields.items(parts[3], _WHAT, count=2)
         session = times and (fields.uint(times[0], _WHAT), fields.uint(times[1], _WHAT))
-        return PacingTherapy(PacingState(settings, session or None, fields.blob(parts[4], _WHAT, 32)))
+        alarms = _alarms(parts[5])
+        return PacingTherapy(PacingState(settings, session or None, fields.blob(parts[4], _WHAT, 32), alarms))
     bolus = None if parts[4] is None else [fields.uint(n, _WHAT) for n in fields.items(parts[4], _WHAT, count=4)]
     basal, fraction, given = (fields.uint(number, _WHAT) for number in fields.items(parts[5], _WHAT, count=3))
     return PumpTherapy(
@@ -249,8 +358,16 @@ def decode_therapy(data: bytes, model: Model) -> PumpTherapy | PacingTherapy:
             given,
             fields.optional_uint(parts[6], _WHAT),
             fields.blob(parts[7], _WHAT, 32),
+            _alarms(parts[8]),
         )
     )
+
+
+def _alarms(value: object) -> tuple[str, ...]:
+    names = tuple(fields.text(name, _WHAT, 64) for name in fields.items(value, _WHAT, limit=MAX_ALARMS))
+    if len(set(names)) != len(names):
+        raise fields.damaged(_WHAT)
+    return names
 
 
 def _settings(value: object, model: Model) -> Mapping[str, int]:

@@ -115,7 +115,10 @@ class DevicePort(Protocol):
         """Called before the boot that was asked for: the moment is judged once more."""
         ...
 
-    def report(self, challenge: bytes) -> bytes: ...
+    def report(self, challenge: bytes, version: int) -> bytes:
+        """The signed report, as a bench of that version of the protocol reads it."""
+        ...
+
     def refused(self, error: DevguardError) -> None:
         """Note the refusal in the device's own log."""
         ...
@@ -274,7 +277,7 @@ class DeviceConversation:
         elif isinstance(message, Transfer):
             answer = Durable(self._port.transfer(message.encoding, message.size, message.digest))
         elif isinstance(message, ReportRequest):
-            answer = ReportReply(self._port.report(message.challenge))
+            answer = ReportReply(self._port.report(message.challenge, self._version))
         else:
             if isinstance(message, Approve):
                 self._port.approve(message.approval, message.grant)

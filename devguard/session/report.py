@@ -17,6 +17,7 @@ from devguard.errors import Malformed, Refused
 TYP: Final = "application/devguard-report+cbor"
 FORMAT: Final = 1
 MAX_PARTS: Final = 16
+DIGEST_SIZE: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class Report:
 
     `boot_state` is one of the bootloader's words (confirmed, trial, reverted, ...); `flags` lists what stops
     installs or needs a person's eye (use-before passed, wear, spent list full, ...) and never stopped a boot.
-    `settings_before` is the digest of the therapy settings when the last offer was accepted, None before any.
+    `settings_before`, `history_before`: digests of the therapy's settings and history when the last offer was accepted,
+    None before any.
     `components`: of a device with several, each in the order of its slot; they change together, so all of them are of
     `version`, and `image_digest` is over all. Empty for a device with one.
     """
@@ -60,6 +62,7 @@ class Report:
     log_head: bytes
     challenge: bytes
     components: tuple[RunningPart, ...] = ()
+    history_before: bytes | None = None
 
     def to_json(self) -> dict[str, object]:
         """Plain values: bytes as hex."""
@@ -85,10 +88,11 @@ _TYPES: Final[tuple[tuple[type, ...], ...]] = (
 
 def sign_report(report: Report, signer: Signer) -> bytes:
     """The report as tagged COSE_Sign1 bytes."""
-    names = [field.name for field in fields(report) if field.name != "components"]
+    names = [field.name for field in fields(report)][: len(_TYPES)]
     values = [list(v) if isinstance(v, tuple) else v for v in (getattr(report, name) for name in names)]
     several = [[one.id, one.digest, one.size] for one in report.components]
-    return sign1(signer, wire.encode([FORMAT, *values, *([several] if several else ())]), typ=TYP).encode()
+    tail = [one for one in (several or None, report.history_before) if one is not None]
+    return sign1(signer, wire.encode([FORMAT, *values, *tail]), typ=TYP).encode()
 
 
 def read_report(data: bytes, *, key: CoseKey, challenge: bytes, serial: str) -> Report:
@@ -115,14 +119,16 @@ def parse_report(data: bytes, key: CoseKey) -> Report:
     count = len(_TYPES) + 1
     if (
         not isinstance(items, list)
-        or len(items) not in (count, count + 1)
+        or not count <= len(items) <= count + 2
         or items[0] != FORMAT
         or not all(type(item) in kinds for item, kinds in zip(items[1:count], _TYPES, strict=True))
         or not all(type(flag) is str for flag in items[10])
     ):
         raise _no_report()
     values: list[Any] = [tuple(item) if isinstance(item, list) else item for item in items[1:count]]
-    return replace(Report(*values), components=_components(items[count:]))
+    tail = items[count:]
+    before = tail.pop() if tail and isinstance(tail[-1], bytes) and len(tail[-1]) == DIGEST_SIZE else None
+    return replace(Report(*values), components=_components(tail), history_before=before)
 
 
 def _no_report() -> Malformed:
@@ -130,9 +136,11 @@ def _no_report() -> Malformed:
 
 
 def _components(tail: list[Any]) -> tuple[RunningPart, ...]:
-    """What follows the fixed places: nothing, or a list of at least two different components."""
+    """What follows the fixed places and comes before the history: nothing, or a list of at least two components."""
     if not tail:
         return ()
+    if len(tail) > 1:
+        raise _no_report()
     rows = tail[0]
     if not isinstance(rows, list) or not 2 <= len(rows) <= MAX_PARTS:
         raise _no_report()

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cli_support import World, devguard, emulator, ok
+from cli_support import World, devguard, emulator, ok, until
+from devguard.cli.line import runner_on
+from devguard.device.models import Model, load_model
+from devguard.device.storage import read_stored
+from devguard.device.therapy_files import TherapyFiles
+from devguard.link.driver import SerialDriver
+from devguard.session.script import OpenPlain, Receive, Send
+from devguard.session.verbs import Hello, encode_message
 
 
 @pytest.mark.parametrize("how", ["torn", "weak"])
@@ -33,6 +41,86 @@ def test_a_worn_out_flash_is_told_to_the_technician(world: World, home: Path, tm
     with emulator(world, tmp_path, "IP-22", "--fault", "stuck=0x81010/3/0") as device:
         args = ["push", world.suits["1.1.0"], "--key", "tech", "--grant", grant, "--port", device.port]
         assert devguard(*args).code == "device.slot"
+
+
+def hello(port: str) -> bytes | None:
+    """What answers a greeting within a second."""
+
+    def script() -> Any:
+        yield OpenPlain()
+        yield Send(encode_message(Hello((3,))), sealed=False)
+        return (yield Receive(sealed=False, timeout=1.0, optional=True))
+
+    with SerialDriver.open(port, 115_200) as driver:
+        return runner_on(driver).run(script())
+
+
+@pytest.mark.parametrize("model", ["insulin-pump", "pacemaker-programmer"])
+def test_a_guard_that_crashes_leaves_the_therapy_ticking_and_is_started_again(
+    world: World, home: Path, tmp_path: Path, model: str
+) -> None:
+    facts = load_model(model)
+
+    def therapy() -> Any:
+        return TherapyFiles(device.state, facts).load()
+
+    def moved(since: bytes) -> bool:
+        return (device.state / "therapy.cbor").read_bytes() != since
+
+    with emulator(world, tmp_path, "IP-23", "--fault", "guard-crash=2", model=model) as device:
+        before = therapy()
+        assert hello(device.port) is None
+        course = (device.state / "therapy.cbor").read_bytes()
+        if model == "insulin-pump":  # a programmer at rest has nothing that moves
+            until(lambda: moved(course), "the therapy to tick after the guard died")
+        until(lambda: "guard-restarted" in told(device.state, facts), "the guard to be started again")
+        data = ok("device", "info", "--port", device.port, "--json").json
+        device.process.terminate()
+        _, said = device.process.communicate(timeout=20)
+    assert data["serial"] == "IP-23"
+    assert "the guard died (GuardCrash: it was told to) and is started again; the therapy goes on" in said
+    after = therapy()
+    assert (after.plan, after.alarms, after.damage) == (before.plan, (), ())
+    assert after.history_digest == before.history_digest
+
+
+def told(state: Path, model: Model) -> list[str]:
+    counters, _ = read_stored(state, model)
+    return [event.name for event in counters.audit.events]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [("charging", "device.charging"), ("alarm", "device.alarm"), ("alarm=low-reservoir", "device.alarm")],
+)
+def test_a_device_on_its_charger_or_with_an_open_alarm_takes_no_update(
+    world: World, home: Path, tmp_path: Path, fault: str, code: str
+) -> None:
+    grant = world.grant(tmp_path / "g", "IP-24")
+    with emulator(world, tmp_path, "IP-24", "--fault", fault) as device:
+        args = ["push", world.suits["1.1.0"], "--key", "tech", "--grant", grant, "--port", device.port]
+        refused = devguard(*args, "--json")
+    assert (refused.status, refused.code) == (5, code)
+    if "=" in fault:
+        assert "low-reservoir" in refused.json["error"]["message"]
+
+
+def test_settings_edited_on_a_device_that_is_off_are_told_by_its_report(
+    world: World, home: Path, tmp_path: Path
+) -> None:
+    grant = world.grant(tmp_path / "g", "IP-25")
+    with emulator(world, tmp_path, "IP-25") as device:
+        device.stop()
+    path = device.state / "settings.cbor"
+    data = bytearray(path.read_bytes())
+    data[-60] ^= 1
+    path.write_bytes(data)
+    with emulator(world, tmp_path, "IP-25") as device:
+        line = ["--port", device.port, "--key", "tech", "--grant", grant]
+        report = ok("device", "info", *line, "--json").json["report"]
+        refused = devguard("push", world.suits["1.1.0"], *line, "--json")
+    assert report["flags"] == ["settings-damaged", "settings-mac"]
+    assert (refused.status, refused.code) == (5, "device.alarm")
 
 
 def test_a_fault_nobody_knows_names_those_that_are_known() -> None:

@@ -69,7 +69,7 @@ class Served:
         self.port = self.line.port
         self._stop = threading.Event()
         self._thread = threading.Thread(
-            target=serve_line, args=(self.line, server, boot, self._stop.is_set, lambda: None), daemon=True
+            target=serve_line, args=(self.line, server, boot, self._stop.is_set), daemon=True
         )
         self._thread.start()
 

@@ -44,7 +44,7 @@ def full() -> Counters:
         sealed=HEADER, previous=HEADER, pending=HEADER,
         download=Download(B, 100, 64, True, True, Staging(1, 80, A, 32, True)),
         outcome=Outcome(A, "image.digest", 5), settings_before=B,
-        installed_manifest=A, epoch_reset=(6, 2),
+        installed_manifest=A, epoch_reset=(6, 2), history_before=A,
     )  # fmt: skip
 
 
@@ -123,7 +123,7 @@ def test_garbage_is_refused(data: bytes) -> None:
         decode_counters(data)
 
 
-@pytest.mark.parametrize("label", range(21))
+@pytest.mark.parametrize("label", range(22))
 def test_every_field_is_typed(label: int) -> None:
     value = wire.decode(encode_counters(full()))
     for wrong in ("text", -1, [[]], {1: 2}, b"\x00"):
@@ -140,7 +140,9 @@ def test_a_newer_format_says_so() -> None:
 def test_counters_of_the_format_before_are_read_and_encoded_images_belong_to_the_new_one() -> None:
     value = wire.decode(encode_counters(full()))
     old = {label: value[label] for label in range(18)} | {0: 1}
-    before = replace(full(), download=Download(B, 100, 64, True), installed_manifest=None, epoch_reset=None)
+    before = replace(
+        full(), download=Download(B, 100, 64, True), installed_manifest=None, epoch_reset=None, history_before=None
+    )
     assert decode_counters(wire.encode(old)) == before
     second = {label: value[label] for label in range(19)} | {0: 2}
     assert decode_counters(wire.encode(second)) == replace(before, download=full().download)

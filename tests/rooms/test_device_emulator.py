@@ -105,7 +105,7 @@ class Feed(Pipe):
         wires = [self.engine]
         for _ in range(len(batches) + 1):
             turns: Iterator[bool] = iter((False, True))
-            self.emulated.serve(lambda turns=turns: next(turns), lambda: None)
+            self.emulated.serve(lambda turns=turns: next(turns))
             wires += [self.engine] if self.engine is not wires[-1] else []
         self.session = self.emulated._session
         for wire in wires:

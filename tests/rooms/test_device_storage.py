@@ -104,16 +104,14 @@ def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
     DeviceDirectory(tmp_path, MODEL).close()  # and the lock was given back
 
 
-@pytest.mark.parametrize(
-    "name", ["counters.cbor", "therapy.cbor", "identity.cbor", "device-0.key", "device-1.key", "current.trust"]
-)
+@pytest.mark.parametrize("name", ["counters.cbor", "identity.cbor", "device-0.key", "device-1.key", "current.trust"])
 def test_a_missing_file_is_no_fresh_start(tmp_path: Path, name: str) -> None:
     provisioned(tmp_path)
     (tmp_path / name).unlink()
     assert refused_open(tmp_path) == ("device.unprovisioned" if name == "identity.cbor" else "device.state")
 
 
-@pytest.mark.parametrize("name", ["counters.cbor", "therapy.cbor", "identity.cbor"])
+@pytest.mark.parametrize("name", ["counters.cbor", "identity.cbor"])
 def test_damage_at_every_byte_is_refused(tmp_path: Path, name: str) -> None:
     provisioned(tmp_path)
     path = tmp_path / name

@@ -100,6 +100,7 @@ class Device:
     clock: int = NOW
     up: float = 0.0
     battery: int = 90
+    charging: bool = False
     self_test: Callable[[], bool] = lambda: True
     seed: str = "device"
 
@@ -139,6 +140,7 @@ class Device:
             battery_percent=lambda: self.battery,
             random=self.random,
             self_test=lambda: self.self_test(),
+            charging=lambda: self.charging,
         )
         flash = FlashMemory(self.model.layout.flash, self.backend)
         trust = self.vendor.trust

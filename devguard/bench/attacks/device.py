@@ -142,7 +142,7 @@ class BenchDevice:
         self.node.boot()
         self._stopping.clear()
         device = EmulatedDevice(self.node, _Brisk(self._line.driver), os.urandom)
-        self._running = [self._pool.submit(device.serve, self._stop, lambda: None), self._pool.submit(self._beat)]
+        self._running = [self._pool.submit(device.serve, self._stop), self._pool.submit(self._beat)]
 
     def power_off(self) -> None:
         """Switch it off between two messages; what it was doing is forgotten."""

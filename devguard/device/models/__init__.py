@@ -64,11 +64,14 @@ class FlashTiming:
 
 @dataclass(frozen=True, slots=True)
 class TherapyDefaults:
-    """Settings of a device fresh from the factory. `basal`: (start minute of day, milliunits per hour)."""
+    """Settings of a device fresh from the factory. `basal`: (start minute of day, milliunits per hour). `safe_*`: what
+    it goes by while the settings it stored are not proven to be its own."""
 
     kind: TherapyKind
     basal: tuple[tuple[int, int], ...]
     settings: Mapping[str, int]
+    safe_basal: tuple[tuple[int, int], ...]
+    safe_settings: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,5 +187,18 @@ def _smp(data: dict[str, Any]) -> SmpFacts:
 
 
 def _therapy(data: dict[str, Any]) -> TherapyDefaults:
-    basal = tuple((int(start), int(rate)) for start, rate in data.get("basal", ()))
-    return TherapyDefaults(TherapyKind(data["kind"]), basal, MappingProxyType(dict(data["settings"])))
+    settings, safe = dict(data["settings"]), dict(data["safe"])
+    safe_basal = _basal(safe.pop("basal", ()))
+    if not set(safe) <= set(settings):
+        raise ValueError("therapy.safe names a setting the model does not have")
+    return TherapyDefaults(
+        TherapyKind(data["kind"]),
+        _basal(data.get("basal", ())),
+        MappingProxyType(settings),
+        safe_basal,
+        MappingProxyType({**settings, **safe}),
+    )
+
+
+def _basal(segments: Any) -> tuple[tuple[int, int], ...]:
+    return tuple((int(start), int(rate)) for start, rate in segments)
