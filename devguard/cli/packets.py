@@ -184,7 +184,7 @@ def watch(
             form, parts = _source(chosen, source, baud, stack, follow=follow)
             decoder = Decoder(chosen, context, edges=form is Form.HEX)
             for data, stream in parts:
-                tell(decoder.feed(data, stream))
+                tell(decoder.feed(data, stream) if data else decoder.finish())
         except KeyboardInterrupt:
             interrupted = True
         except DevguardError as error:  # what was seen until then is still told

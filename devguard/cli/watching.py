@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from devguard.packets.packet import Packet
 
 LISTEN_SECONDS: Final = 0.2
+SILENCES: Final = 5
 NAMES: Final = 64  # of therapy-affecting messages that the summary counts one by one
 _MARGIN: Final = " " * 31
 _THERAPY: Final = "!! THERAPY, NOT AUTHENTICATED  "
@@ -139,11 +140,14 @@ class Growing(io.RawIOBase):
 
 
 def listen(port: str, baud: int) -> Iterator[bytes]:
-    """What a port brings, until it is gone. `Refused`: link.port."""
+    """What a port brings, until it is gone; empty bytes once when it has been silent for a second: what was begun by
+    then will not be ended. `Refused`: link.port."""
     from devguard.link.driver import SerialDriver
 
+    silent = 0
     with closing(SerialDriver.open(port, baud)) as driver:
         while True:
             data = driver.listen(LISTEN_SECONDS)
-            if data:
+            silent = 0 if data else silent + 1
+            if data or silent == SILENCES:
                 yield data

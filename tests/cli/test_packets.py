@@ -169,6 +169,29 @@ def test_every_family_is_listed_with_its_help() -> None:
     assert all(one["help"] and one["title"] for one in answer["families"])
 
 
+def test_a_silent_port_ends_what_was_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise that looks like a long packet must not keep a command behind it from being told."""
+    from devguard.link.driver import SerialDriver
+
+    class Port:
+        def __init__(self) -> None:
+            self.reads = [b"\x02\xff" + bytes.fromhex(SET_CLOCK), *[b""] * 7, bytes.fromhex(ACK)]
+
+        def listen(self, seconds: float) -> bytes:
+            if not self.reads:
+                raise KeyboardInterrupt
+            return self.reads.pop(0)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(SerialDriver, "open", lambda *_: Port())
+    result = run("watch", "lifescan_binary", "loop://", "--json")
+    assert [one.get("name") for one in lines(result)] == ["write clock", "disconnect", None]
+    assert [one.get("offset") for one in lines(result)] == [2, 15, None]
+    assert lines(result)[-1]["summary"]["skipped_bytes"] == 2
+
+
 def test_a_file_that_grows_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At its end the file is waited for; what is appended comes out, whole however it was written."""
     file = tmp_path / "capture.bin"

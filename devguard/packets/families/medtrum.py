@@ -5,11 +5,12 @@
     joined:   length | opcode | sequence | 00    | data of all chunks, its last byte the inner crc8
 
 Checksums: CRC-8 0x9B over each chunk, and once more over the joined message; `length` counts the joined message with
-its inner checksum. Chunks are numbered from 1, in order. A packet here is all chunks one after another. The session
-key is derived from the serial number, so nothing is authenticated. Therapy-affecting: 16 prime, 18 activate, 19 bolus,
-20 cancel bolus, 21 basal profile, 23 suspend, 24 and 25 temporary basal, 29 resume, 31 stop, and 35 to 37 patch
-settings and time zone; opcodes with an answer bit are their answers. `medtrum_payload` is a command before it is
-chunked: opcode, parameters; doses in 0.05 U.
+its inner checksum. Chunks are numbered from 1, in order. A packet here is all chunks one after another; in a capture of
+one a record they are joined. The session key is derived from the serial number, so nothing is authenticated.
+Therapy-affecting: 10 and 12 clock and time zone, 16 prime, 18 activate, 19 bolus, 20 cancel bolus, 21 basal profile,
+24 and 25 temporary basal, 29 resume, 31 stop, 35 and 36 patch settings, 115 clear alarm, and 22, 23, 26 to 28 and 37,
+which stand among them and have no name here; what other opcodes do is not known. `medtrum_payload` is a command before
+it is chunked: opcode, parameters; doses in 0.05 U.
 """
 
 from __future__ import annotations
