@@ -22,6 +22,7 @@ from devguard.custody.files import open_regular, read_descriptor, read_limited, 
 from devguard.custody.keytext import KeyInfo, KeyText, check_texts, format_private, format_public, format_token, parse
 from devguard.custody.memory import MemorySigner
 from devguard.custody.pkcs11 import session
+from devguard.custody.strength import check_strength
 from devguard.custody.uri import TokenUri
 from devguard.errors import Malformed, Refused
 
@@ -94,6 +95,7 @@ def create_key(
     _check_purpose(role, algorithm)
     if passphrase is not None:
         pkcs8.check_passphrase(passphrase)
+        check_strength(passphrase, (name, person, role))
     elif role != RoleName.STATION:
         raise Refused("key.passphrase", f"a {role} key needs a passphrase")
     _check_free(path)

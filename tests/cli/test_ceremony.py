@@ -258,7 +258,7 @@ def test_the_witness_is_no_officer(tmp_path: Path, lead: Lead) -> None:
 def test_exports_and_dates_that_cannot_be_are_asked_for_again(tmp_path: Path, lead: Lead, world: World) -> None:
     for name, more in (("bench", ["--development"]), ("other", [])):
         ok("key", "new", name, "--person", "B", "--role", "release", "--out", tmp_path / name, *more, "--passphrase-fd",
-           descriptor("x\n"))  # fmt: skip
+           descriptor("some secret words\n"))  # fmt: skip
         ok("key", "export", tmp_path / name, "--public", "-o", tmp_path / f"{name}.pub")
     both = f"{tmp_path}/other.pub,{tmp_path}/other.pub"
     people = [*officer("Rhea Root"), *officer("Rolf Root", "ML-DSA-44")]

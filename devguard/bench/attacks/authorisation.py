@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from devguard import wire
-from devguard.bench.attacks import people
+from devguard.bench.attacks import people, shortcuts
 from devguard.bench.attacks.row import Attacker, Row
 from devguard.bench.attacks.scene import By, Scene
 from devguard.bench.hostile import refused_in_clear, say_plain
@@ -85,9 +85,7 @@ class OutOfScope(Row):
         yield "training that has lapsed", lapsed, "grant.training", By.OFFLINE
 
 
-ROWS: Final[tuple[type[Row], ...]] = (NoSession, OutOfScope, *people.ROWS)
+ROWS: Final[tuple[type[Row], ...]] = (NoSession, OutOfScope, *people.ROWS, *shortcuts.ROWS)
 TO_WRITE: Final = {
-    "E06": "Tamper with local policy, roles or trust store",
-    "E07": "Default, shared or empty service credential",
     "E08": "Update grant abused to change therapy",
 }
