@@ -207,6 +207,7 @@ SEEDS: dict[str, Callable[[], list[bytes]]] = {
     ],
     "devguard_link": lambda: [
         _link(Kind.OPEN, encode_announcement(16384, 4096), nonce=b"\xa1\xb2\xc3\xd4"),
+        _link(Kind.DATA, b"\x82\x00\x81\x01", nonce=b"\xa1\xb2\xc3\xd4", sequence=0, fin=True),
         _link(Kind.DATA, b"T" * 40, record=(6, 0x203), sequence=9, fin=True),
         _link(Kind.ACK, b"T" * 16, record=(6, 0x203), ack=Acknowledgement(7, 256, b"\x05\x80")),
     ],

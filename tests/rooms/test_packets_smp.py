@@ -115,3 +115,22 @@ def test_our_own_frames_in_a_stream() -> None:
     assert [packet.name for packet in found if packet.valid] == ["data, plain", "ack, sealed", "ping, plain"]
     assert [packet.code for packet in found if not packet.valid] == ["packet.crc"]
     assert not any(packet.therapy_affecting for packet in found)
+
+
+def test_what_plain_frames_of_our_own_say() -> None:
+    """The opening's limits and the greeting; a sealed frame says nothing, and neither does a part of a message."""
+    from devguard.link.frames import Kind, encode_announcement, encode_frame, encode_header
+    from devguard.session.verbs import HelloReply, encode_message
+
+    nonce, hello = bytes(4), encode_message(HelloReply(2, "confirmed", (3, 5), bytes(16)))
+    opening = LINK.decode(
+        encode_frame(encode_header(Kind.OPEN, nonce=nonce), encode_announcement(16384, 4096)), NOTHING
+    )
+    assert (opening.fields["window"], opening.fields["segment"]) == (16384, 4096)
+    greeting = LINK.decode(encode_frame(encode_header(Kind.DATA, nonce=nonce, sequence=0, fin=True), hello), NOTHING)
+    assert greeting.name == "data, plain: hello reply"
+    assert (greeting.fields["says"]["boot_state"], greeting.fields["says"]["suites"]) == ("confirmed", [3, 5])
+    part = LINK.decode(encode_frame(encode_header(Kind.DATA, nonce=nonce, sequence=0), hello[:9]), NOTHING)
+    sealed = LINK.decode(encode_frame(encode_header(Kind.DATA, record=(6, 1), sequence=0, fin=True), hello), NOTHING)
+    assert "verb" not in part.fields
+    assert "verb" not in sealed.fields

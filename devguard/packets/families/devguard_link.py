@@ -4,18 +4,30 @@
 
 Read with or without the delimiters. Sealed frames are told by kind, sequence, key epoch and counter; what they say is
 encrypted, and `authenticated` stays false because the key never leaves the session. In plain frames only `hello` and
-the key exchange travel; the first byte of their message names the verb. Nothing of devguard's conversation is a
-therapy command, and no frame here is therapy-affecting. Checksum: zlib's CRC-32 over header and body.
+the key exchange travel: a message that one frame holds is read (`verb`, and what it says), the announcements of an
+opening too. Nothing of devguard's conversation is a therapy command, and no frame here is therapy-affecting. Checksum:
+zlib's CRC-32 over header and body.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Final
 
-from devguard.errors import Malformed
-from devguard.link.frames import CRC_ERROR, DELIMITER, Frame, FrameReader, Kind, decode_frame, frame_limit
+from devguard.errors import DevguardError, Malformed
+from devguard.link.frames import (
+    CRC_ERROR,
+    DELIMITER,
+    Frame,
+    FrameReader,
+    Kind,
+    decode_announcement,
+    decode_frame,
+    frame_limit,
+)
 from devguard.packets.family import Family, Read
 from devguard.packets.packet import Context, Packet, unreadable
+from devguard.session.verbs import decode_message, verb_of
 
 NAME: Final = "devguard_link"
 SEGMENT: Final = 4096
@@ -35,7 +47,31 @@ def decode(data: bytes, _context: Context) -> Packet:
         code = "packet.crc" if bad else "packet.unknown"
         return unreadable(NAME, data, Malformed(code, error.message), crc_ok=not bad)
     sealed = "sealed" if frame.nonce is None else "plain"
-    return Packet(NAME, f"{frame.kind.name.lower().replace('_', ' ')}, {sealed}", data, _fields(frame), True, False)
+    said = _said(frame)
+    verb = f": {said['verb']}" if "verb" in said else ""
+    name = f"{frame.kind.name.lower().replace('_', ' ')}, {sealed}{verb}"
+    return Packet(NAME, name, data, _fields(frame) | said, True, False)
+
+
+def _said(frame: Frame) -> dict[str, Any]:
+    """What a plain frame says by itself; empty where it is sealed, a part, or not of the conversation."""
+    if frame.nonce is None:
+        return {}
+    try:
+        if frame.kind in (Kind.OPEN, Kind.OPEN_ACK):
+            limits = decode_announcement(frame.body)
+            return {"link_version": limits} if isinstance(limits, int) else asdict(limits)
+        if frame.kind is Kind.DATA and frame.fin:
+            message = decode_message(frame.body, sealed=False)
+            said = {name: _shown(value) for name, value in asdict(message).items()}
+            return {"verb": verb_of(message).name.lower().replace("_", " "), "says": said}
+    except DevguardError:
+        return {}
+    return {}
+
+
+def _shown(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else list(value) if isinstance(value, tuple) else value
 
 
 def _fields(frame: Frame) -> dict[str, Any]:
