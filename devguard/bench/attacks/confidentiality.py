@@ -2,13 +2,118 @@
 
 from __future__ import annotations
 
-from typing import Final
+import functools
+import os
+from typing import Any, Final
 
-from devguard.bench.attacks.row import Row
+from devguard import wire
+from devguard.bench.attacks.row import Attacker, Row
+from devguard.bench.attacks.scene import Scene
+from devguard.bench.attacks.vendor import IMAGE_SIZE, PEOPLE
+from devguard.bench.hostile import say_plain, say_sealed
+from devguard.session.verbs import KeepAlive, RefusedReply, Verb, decode_message, encode_message
 
-ROWS: Final[tuple[type[Row], ...]] = ()
+_MARKERS: Final = 32
+_MARKER_SIZE: Final = 16
+_QUIET: Final = 1.0
+_NAMES: Final = ("/", "../../etc/passwd", "slot0", "key", "settings", "log", "\\\\server\\share", "x" * 300)
+_PATIENCE: Final = 5.0
+
+
+class Listening(Row):
+    """A recording of an update, of a report and of a log: what in it tells of firmware, of people, of the device."""
+
+    id = "B01"
+    title = "Passive capture of firmware and patient data on the serial line"
+    precedent = "CVE-2019-6540 (Conexus), CVE-2016-5084 (Animas), CVE-2017-12716 (Abbott), CVE-2021-33883 (B. Braun)"
+    attacker = Attacker.MAN_IN_THE_MIDDLE
+    regulation = ("1.E1",)
+
+    def play(self, scene: Scene) -> None:
+        markers = [os.urandom(_MARKER_SIZE) for _ in range(_MARKERS)]
+        pad = (IMAGE_SIZE - _MARKERS * _MARKER_SIZE) // _MARKERS
+        build = scene.release("1.2.0", 3, image=b"".join(marker + os.urandom(pad) for marker in markers))
+        start = len(scene.tap.to_device), len(scene.tap.from_device)
+        scene.goes_through("a push, recorded", scene.pushing(scene.file(build)))
+        info = scene.commanding("device", "info", *self._who(scene))
+        scene.goes_through("a report, recorded", info)
+        recorded = bytes(scene.tap.to_device[start[0] :]) + bytes(scene.tap.from_device[start[1] :])
+        unstuffed = recorded.replace(b"\0", b"")
+        found = [marker for marker in markers if marker in recorded or marker in unstuffed]
+        scene.holds(f"none of {_MARKERS} marks of the image is in the recording", not found)
+        names = [PEOPLE[name][0].encode() for name in scene.world.technicians()]
+        settings = scene.device.therapy.settings_digest()
+        for what, secret in (("a technician's name", names), ("the digest of therapy settings", [settings])):
+            scene.holds(f"{what} is not in it", not any(one in recorded for one in secret))
+        digest = build.envelope.manifest_digest
+        scene.holds("nor which release it was", digest not in recorded)
+        scene.holds("nor the serial number", scene.device.serial.encode() not in recorded)
+
+    @staticmethod
+    def _who(scene: Scene) -> list[Any]:
+        return ["--port", scene.device.port, "--serial", scene.device.serial]
+
+
+class ReadBack(Row):
+    """Every verb there is not, with names of things one would like to have, without a session and inside one."""
+
+    id = "B02"
+    title = "Firmware and secrets read back through the update port"
+    precedent = "Zephyr #30265 (MCUmgr file system), CVE-2021-33882, CVE-2018-5448 (Medtronic 2090)"
+    attacker = Attacker.THIEF_OF_DEVICE
+    regulation = ("1.E1", "1.B1")
+
+    def play(self, scene: Scene) -> None:
+        unknown = [number for number in range(24, 256) if number not in frozenset(Verb)]
+        answers: list[bytes] = []
+        wanted = 10_000 if scene.full else 24
+        messages = [
+            wire.encode([unknown[number % len(unknown)], _NAMES[number % len(_NAMES)], number])
+            for number in range(wanted)
+        ]
+        half = wanted // 2
+        scene.comes_to_nothing("in clear", functools.partial(self._clear, scene, messages[:half], answers))
+        scene.world.clock.advance(_PATIENCE)
+        scene.comes_to_nothing("in a session", functools.partial(self._sealed, scene, messages[half:], answers))
+        secrets = [scene.device.backend.read(scene.world.model.layout.primary.base, 1 << 13)[at : at + 16]
+                   for at in range(0, 1 << 13, 512)]  # fmt: skip
+        secrets = [one for one in secrets if len(set(one)) > 4]
+        scene.holds("no byte of the image came out", not any(one in answer for one in secrets for answer in answers))
+        scene.holds("every answer is short", all(len(answer) <= 200 for answer in answers))
+        scene.holds("every answer in a session is a refusal", all(map(_is_refusal, self._inside)))
+        scene.holds("and ends it", self._ended(scene, messages[0]))
+        scene.world.clock.advance(_PATIENCE)
+        scene.goes_through("an honest push", scene.pushing(scene.file(scene.next)))
+
+    @staticmethod
+    def _clear(scene: Scene, messages: list[bytes], answers: list[bytes]) -> None:
+        for message in messages:
+            answer = scene.play(say_plain(message, _QUIET))
+            answers += [answer] if answer is not None else []
+
+    def __init__(self) -> None:
+        self._inside: list[bytes] = []
+
+    def _sealed(self, scene: Scene, messages: list[bytes], answers: list[bytes]) -> None:
+        for message in messages:
+            with scene.device.hurry():  # it lets the last answer reach a bench that is gone
+                _, said = scene.play(say_sealed(scene.bench(), [message]))
+            self._inside += [one for one in said if one is not None]
+        answers += self._inside
+
+    @staticmethod
+    def _ended(scene: Scene, message: bytes) -> bool:
+        """Whether nobody answers any more after one such message, not even to an honest word."""
+        with scene.device.hurry():
+            _, said = scene.play(say_sealed(scene.bench(), [message, encode_message(KeepAlive())]))
+        return said[0] is not None and said[1] is None
+
+
+def _is_refusal(answer: bytes) -> bool:
+    return isinstance(decode_message(answer, sealed=True), RefusedReply)
+
+
+ROWS: Final[tuple[type[Row], ...]] = (Listening, ReadBack)
 TO_WRITE: Final = {
-    "B01": "Passive capture of firmware and patient data on the serial line",
-    "B02": "Firmware and secrets read back through the update port",
     "B04": "Stolen or resold programmer still holds patient data, Wi-Fi keys and technician credentials",
 }
