@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import bench_delta
+import bench_evidence
 import bench_link
 import bench_packets
 import bench_peers
@@ -278,7 +279,8 @@ def main() -> int:
             print(row.text(), flush=True)
         print(start_up(env).text())
     links = (bench_link.rows, lambda: bench_peers.rows(quick=arguments.quick))
-    for rows in (bench_verdict.rows, bench_packets.rows, bench_shelf.rows, bench_delta.rows, *links):
+    evidence = (lambda: bench_evidence.rows(100_000)) if arguments.quick else bench_evidence.rows
+    for rows in (bench_verdict.rows, bench_packets.rows, bench_shelf.rows, bench_delta.rows, evidence, *links):
         for figures in rows():
             print(Row(*figures).text(), flush=True)
     return 0
