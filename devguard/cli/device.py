@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 _TABLE = {
+    "acknowledge": ("devguard.cli.device_change", "acknowledge", "Take note, by name, that a device was changed."),
     "recover": ("devguard.cli.device_recover", "recover", "Put back the release confirmed last, after damage."),
     "log": ("devguard.cli.device_log", "log", "Read the device's own log, verified against its signed report."),
 }
@@ -61,6 +63,7 @@ def list_devices(invocation: Invocation) -> None:
 @click.option("--serial", help="Refuse any other proven serial.")
 @click.option("--key", metavar="TECH_KEY", help="With --grant: open a session and read the device's signed report.")
 @click.option("--grant", "grant_file", type=click.Path(path_type=Path), help="The grant of that key.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Keep the signed report, to hold a log against.")
 @click.option("--baud", type=click.IntRange(300, 4_000_000), default=BAUD, show_default=True, help="Line speed.")
 @passphrase_option
 @click.pass_obj
@@ -71,6 +74,7 @@ def info(
     serial: str | None,
     key: str | None,
     grant_file: Path | None,
+    out: Path | None,
     baud: int,
     passphrase_fd: int | None,
 ) -> None:
@@ -84,14 +88,18 @@ def info(
 
     if (key is None) != (grant_file is None):
         raise click.UsageError("--key and --grant go together")
+    if out is not None and key is None:
+        raise click.UsageError("-o keeps the report, which takes --key and --grant")
     bench = Bench(invocation.home.trust(trust_file), invocation.now(), os.urandom, serial=serial)
     shown: dict[str, Any] = {}
+    changed: list[dict[str, Any]] = []
     with SerialDriver.open(choose_port(invocation, port), baud, invocation.ticks) as driver:
         runner = runner_on(driver, baud=baud)
         identity, hello, keys = _identified(runner, bench)
         if key is not None and grant_file is not None:
             full = replace(bench, serial=identity.serial)
-            shown = _report(invocation, runner, full, grant_file, lambda: invocation.signer(key, passphrase_fd))
+            signer = partial(invocation.signer, key, passphrase_fd)
+            shown, changed = _report(invocation, runner, full, grant_file, signer, out)
     data = {
         "model": identity.model,
         "serial": identity.serial,
@@ -101,6 +109,7 @@ def info(
         "boot_state": hello.boot_state,
         "nonce": hello.nonce.hex(),
         "report": shown or None,
+        "changed": changed,
     }
     lines = [
         f"{identity.model} {identity.revision} of {identity.vendor}, serial {identity.serial} (proven)",
@@ -111,6 +120,9 @@ def info(
     lines += component_lines(shown)
     if not shown:
         lines.append("version and counters: with --key and --grant")
+    if changed:
+        lines.append("CHANGED by somebody else since the last record here; no push until an authority acknowledges it:")
+        lines += [f"  {one['name']:18} {one['before']} on record, {one['after']} found" for one in changed]
     invocation.result(data, "\n".join(lines))
 
 
@@ -127,13 +139,21 @@ def _identified(runner: ScriptRunner, bench: Bench) -> tuple[DeviceIdentity, Hel
 
 
 def _report(
-    invocation: Invocation, runner: ScriptRunner, bench: Bench, grant_file: Path, signer: Callable[[], Signer]
-) -> dict[str, Any]:
-    """What the device says of itself in a session, which is on record before it is opened."""
+    invocation: Invocation,
+    runner: ScriptRunner,
+    bench: Bench,
+    grant_file: Path,
+    signer: Callable[[], Signer],
+    out: Path | None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """(what the device says of itself in a session, which is on record before it is opened; what nobody here did)."""
     import hashlib
 
+    from devguard.cli.device_change import as_dicts, note_change
+    from devguard.cli.device_words import Words
     from devguard.cli.files import read_grant_file
     from devguard.cli.standing import check_standing
+    from devguard.custody.files import write_atomic
     from devguard.session.update import fetch_report
 
     with recorded(invocation, "device.info") as note:
@@ -141,9 +161,14 @@ def _report(
         note.actor, note.device = one.subject, bench.serial
         note.digest("GRANT", hashlib.sha256(one.untagged).digest())
         check_standing(note, one)
-        full = replace(bench, grant=one.untagged, signer=signer())
+        words = Words(note)
+        full = words.on(replace(bench, grant=one.untagged, signer=signer()))
         note.commit()
         report, signed = runner.run(fetch_report(full))
-        note.digest("REPORT", hashlib.sha256(signed).digest())
-        note.commit(action="device.report")
-    return report.to_json()
+        kept = words.report(report, signed)
+        changed = note_change(note, report)
+        if not changed:
+            note.commit(action="device.report")
+        if out is not None:
+            write_atomic(out, kept.encode())
+    return report.to_json(), as_dicts(changed)

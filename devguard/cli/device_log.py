@@ -16,12 +16,13 @@ from devguard.cli.times import iso
 from devguard.cli.visit import Errand, Visit, check_errand, visit_options
 
 if TYPE_CHECKING:
+    from devguard.evidence.contradict import Contradiction
     from devguard.session.read_log import ReadLog
 
 
 @click.command(cls=Command)
 @click.option(
-    "-o", "--out", type=click.Path(path_type=Path), help="Keep the signed log: it verifies with the device's key alone."
+    "-o", "--out", type=click.Path(path_type=Path), help="Keep the signed log, for `evidence verify --report`."
 )
 @visit_options
 @click.pass_obj
@@ -31,15 +32,19 @@ def log(invocation: Invocation, /, out: Path | None, **options: Any) -> None:
     The grant has to allow `read-log`; one for an update does not open this.
     """
     from devguard.custody.files import write_atomic
+    from devguard.evidence.statement import DeviceStatement
 
     errand = Errand(**options)
     check_errand(errand)
     with recorded(invocation, "device.log") as note:
-        found = _read(Visit(invocation, errand, note))
-        _record(note, found)
+        visit = Visit(invocation, errand, note)
+        found = _read(visit)
+        kept = DeviceStatement(visit.words.credential, found.signed_log)
+        _record(visit, found)
         if out is not None:
-            write_atomic(out, found.signed_log)
-    invocation.result(_data(found, out), lambda: _show(found, out))
+            write_atomic(out, kept.encode())
+        wrong = _held_against(note, found)
+    invocation.result(_data(found, out, wrong), lambda: _show(found, out, wrong))
 
 
 def _read(visit: Visit) -> ReadLog:
@@ -66,15 +71,28 @@ def _read(visit: Visit) -> ReadLog:
         return runner.run(read_log(replace(bench, serial=identity.serial), checked, approver))
 
 
-def _record(note: Note, found: ReadLog) -> None:
-    note.digest("REPORT", hashlib.sha256(found.signed_report).digest())
-    note.digest("DEVICE_HEAD", found.log.head)
+def _held_against(note: Note, found: ReadLog) -> tuple[Contradiction, ...]:
+    """What the device's log says against this station's, the record of this very session included."""
+    from devguard.evidence.contradict import about, contradictions
+    from devguard.evidence.log import read_records
+
+    if note.log is None:
+        return ()
+    return contradictions(about(read_records(note.home.evidence_folder), found.log.serial), found.log)
+
+
+def _record(visit: Visit, found: ReadLog) -> None:
+    from devguard.evidence.record import Statement
+
+    note = visit.note
+    visit.words.report(found.report, found.signed_report)
+    note.statements[Statement.DEVICE_LOG] = found.signed_log
     note.digest("PAYLOAD", hashlib.sha256(found.signed_log).digest())
     note.details["events"] = f"{len(found.log.events)} of {found.log.count}"
     note.commit()
 
 
-def _data(found: ReadLog, out: Path | None) -> dict[str, Any]:
+def _data(found: ReadLog, out: Path | None, wrong: tuple[Contradiction, ...]) -> dict[str, Any]:
     log = found.log
     first = log.count - len(log.events)
     return {
@@ -91,11 +109,12 @@ def _data(found: ReadLog, out: Path | None) -> dict[str, Any]:
         ],
         "report": found.report.to_json(),
         "path": None if out is None else str(out),
+        "contradictions": [{"code": one.code, "since": one.since, "message": one.message} for one in wrong],
     }
 
 
-def _show(found: ReadLog, out: Path | None) -> None:
-    data = _data(found, out)
+def _show(found: ReadLog, out: Path | None, wrong: tuple[Contradiction, ...]) -> None:
+    data = _data(found, out, wrong)
     click.echo(f"{data['model']} {data['serial']}: {len(data['events'])} of {data['count']} events, proven")
     for one in data["events"]:
         code, subject = one["code"] or "", one["subject"][:16]
@@ -107,3 +126,5 @@ def _show(found: ReadLog, out: Path | None) -> None:
         )
     if out is not None:
         click.echo(f"  the signed log is in {out}")
+    for one in wrong:
+        click.echo(f"  warning: {one.code}: {one.message}")

@@ -60,6 +60,14 @@ class Recovery(Pusher):
             )
         return release, envelope
 
+    def check_device(self, report: Report) -> None:
+        """A damaged device is not as it was: what differs goes on record, and is no reason to leave it damaged."""
+        from devguard.cli.device_change import describe, unexplained
+
+        before, found = unexplained(self.note, report)
+        if found:
+            describe(self.note, before, found)
+
     def target(self, report: Report) -> Target:
         """The device, with nothing said of what is installed: which release it has to be the device says."""
         asked = super().target(report)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _CODE: Final = "log.tampered"
 _APART: Final = ("key.revoked", "key.expired", "session.handshake")
+_SIGNED_ACTIONS: Final = (b"-begun", b"device.acknowledge")
 T = TypeVar("T")
 FLOOR_TOLERANCE: Final = 86_400  # seconds by which an authority's clock may be ahead of a station's
 
@@ -73,12 +74,16 @@ class Devices:
         """Every statement in the log against its record; raises `Broken("log.tampered")` for the first that is false,
         `Refused("key.unknown")` for one by a key that nobody here can place."""
         for entry in read_entries(self.folder, self.head.size):
-            if may_have_statements(entry.body):
+            if may_have_statements(entry.body) or any(word in entry.body for word in _SIGNED_ACTIONS):
                 self._check_record(entry.index, entry.record)
         self._check_claims()
 
     def _check_record(self, index: int, record: Record) -> None:
-        for check, what in ((self._report, "the device's report"), (self._push, "the technician's statement")):
+        for check, what in (
+            (self._report, "the device's report"),
+            (self._push, "the technician's statement"),
+            (self._acknowledged, "the acknowledgement"),
+        ):
             try:
                 check(index, record)
             except Broken:
@@ -126,22 +131,38 @@ class Devices:
         self.serials.add(report.serial)
 
     def _push(self, index: int, record: Record) -> None:
-        from devguard.evidence.push_statement import read_push_statement
         from devguard.grant.chain import read_chain
         from devguard.grant.claims import read_grant
 
         signed, cwt = record.statements.get(Statement.PUSH), record.statements.get(Statement.GRANT)
         if signed is None or cwt is None:
+            if record.action.endswith("-begun") and DigestOf.MANIFEST in record.digests:
+                raise Broken(_CODE, index, "the beginning of a push that no technician has signed")
             return
         one = read_grant(cwt)
-        said = read_push_statement(signed, one.holder)
+        serial, manifest, grant, head = _pushed(signed, one.holder, record.request)
         self._check_grant(read_chain(one), record.time)
         digests = (record.digests.get(DigestOf.MANIFEST), record.digests.get(DigestOf.GRANT))
-        about = (said.request, said.serial, said.manifest_digest, said.grant_digest)
-        if about != (record.request, record.device, *digests) or hashlib.sha256(cwt).digest() != said.grant_digest:
+        if (serial, manifest, grant) != (record.device, *digests) or hashlib.sha256(cwt).digest() != grant:
             raise Broken(_CODE, index, f"{one.subject} has signed something else than it says")
-        self._claims.append((index, one.subject, said.checkpoint))
+        if head is not None:
+            self._claims.append((index, one.subject, head))
         self.pushes += 1
+
+    def _acknowledged(self, index: int, record: Record) -> None:
+        """Who answered for a change of a device: a technician authority of the trust document, for that state."""
+        from devguard.evidence.acknowledgement import read_acknowledgement
+
+        signed = record.statements.get(Statement.ACKNOWLEDGEMENT)
+        if signed is None:
+            if record.action == "device.acknowledge" and record.ok:
+                raise Broken(_CODE, index, "an acknowledgement that nobody has signed")
+            return
+        key = self._by_any(lambda trust: _authority(trust, signed))
+        said = read_acknowledgement(signed, key)
+        if (said.serial, said.report) != (record.device, record.digests.get(DigestOf.REPORT)):
+            raise Broken(_CODE, index, "another state of the device was acknowledged than it says")
+        self._claims.append((index, record.actor, said.checkpoint))
 
     def _check_grant(self, chain: tuple[Grant, ...], now: int) -> None:
         """Whether an authority stands behind a grant, and every link holds; what it allowed is the record's story."""
@@ -283,6 +304,35 @@ class Devices:
             if digest in (record.digests.get(DigestOf.REPORT), record.digests.get(DigestOf.PAYLOAD)):
                 return index
         return None
+
+
+def _pushed(signed: bytes, key: CoseKey, request: str) -> tuple[str, bytes, bytes, Checkpoint | None]:
+    """(serial, manifest digest, grant digest, head of the log) that a technician signed before a push."""
+    from devguard.evidence.push_statement import read_push_statement
+    from devguard.session.smp_proof import TYP as SMP_TYP
+    from devguard.session.smp_proof import read_statement
+
+    if _type_of(signed) == SMP_TYP:
+        over_smp = read_statement(signed, key)
+        return over_smp.serial, over_smp.manifest_digest, over_smp.grant_digest, None
+    said = read_push_statement(signed, key)
+    if said.request != request:
+        raise Refused(_CODE, "it is of another push")
+    return said.serial, said.manifest_digest, said.grant_digest, said.checkpoint
+
+
+def _authority(trust: TrustDocument, signed: bytes) -> CoseKey:
+    """The key of a technician authority that an acknowledgement names; `key.unknown`, `key.revoked`."""
+    from devguard.cose.roles import RoleName
+    from devguard.cose.sign import read_sign1
+
+    kid = read_sign1(signed).kid or b""
+    found = next((one for role, one in trust.find(kid) if role is RoleName.TECHNICIAN_AUTHORITY), None)
+    if found is None:
+        raise Refused("key.unknown", "it is by no technician authority of the trust document")
+    if trust.is_revoked(kid):
+        raise Refused("key.revoked", f"the key of {found.person} is revoked")
+    return found.key
 
 
 def _type_of(signed: bytes) -> str:

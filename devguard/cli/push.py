@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -209,6 +208,7 @@ class Pusher(Visit):
             release, envelope = self._for_device(trust, judged, before)
             payload = stream_of(judged, release)
             forms = self._forms(payload, release.size, before)
+            self._begin(before.serial, release, checked, signer)
             note.commit(action=f"{note.action}-begun")
             note.written = False
             bench = replace(bench, now=self.invocation.now())  # an approval is asked for from here on
@@ -222,8 +222,7 @@ class Pusher(Visit):
             seconds = ticks() - started
             self.invocation.note("the device boots the new image on trial ...")
             report, signed = self.report_after(runner, bench)
-        note.digest("REPORT", hashlib.sha256(signed).digest())
-        note.digest("DEVICE_HEAD", report.log_head)
+        self.words.report(report, signed)
         after_reboot(release, report)
         note.commit()
         self._keep(report)
@@ -261,7 +260,23 @@ class Pusher(Visit):
         from devguard.session.update import fetch_report
 
         report, signed = self.patiently(lambda: runner.run(fetch_report(bench)), wait=self.wish.resume)
+        self.words.report(report, signed)
+        self.check_device(report)
         return report, read_sign1(signed).kid
+
+    def check_device(self, report: Report) -> None:
+        """The device against what is on record of it: `device.changed` where nothing explains what differs."""
+        from devguard.cli.device_change import check_unchanged
+
+        check_unchanged(self.note, report)
+
+    def _begin(self, serial: str, release: Release, checked: CheckedGrant, signer: FileSigner) -> None:
+        """What stands before the first byte: room for the records to come, and the technician's signature."""
+        from devguard.cli.device_words import sign_push
+
+        if self.note.log is not None:
+            self.note.log.reserve()
+        sign_push(self.note, serial, release.manifest_digest, checked, signer)
 
 
 def _link(size: int, sent: Sent, totals: tuple[int, int], seconds: float) -> dict[str, Any]:

@@ -8,7 +8,6 @@ record says who said what. Where a push ends early, it says how it leaves the de
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import importlib.util
 import os
@@ -48,7 +47,6 @@ NO_TRIAL: Final = (
 NO_TRIALS: Final = "the device's bootloader knows no trials: it started the image by itself, and there is no way back"
 NOBODY: Final = "nobody confirmed the serial number at the device: give the one on its label with --serial"
 _PROBE_SECONDS: Final = 2.0
-_TEXT: Final = 500  # characters of one detail of a record
 
 
 def need_smp() -> None:
@@ -231,6 +229,7 @@ class SmpPush:
 
     def _state(self, release: Release, session_id: bytes) -> None:
         """The technician's signed statement, whole, in the record that precedes the first byte."""
+        from devguard.evidence.record import Statement as Kind
         from devguard.session.smp_proof import Statement
 
         signed = Statement(
@@ -242,9 +241,8 @@ class SmpPush:
             self.invocation.now(),
         ).sign(self.signer, self.checked)
         self.note.digest("SESSION", hashlib.sha256(signed).digest())
-        text = base64.b64encode(signed).decode()
-        for number, at in enumerate(range(0, len(text), _TEXT), start=1):
-            self.note.details[f"statement-{number}"] = text[at : at + _TEXT]
+        self.note.statements[Kind.PUSH] = signed
+        self.note.statements[Kind.GRANT] = self.checked.grant.untagged
 
     def _begin(self, release: Release, found: Survey) -> SmpUpdate:
         """Everything that stands before the first byte: proof, warnings, the uses spent, the record."""
@@ -260,8 +258,6 @@ class SmpPush:
         self.note.remember.append(lambda memory: self._spent(memory, release))
         self.note.commit(action="release.push-begun")
         self.note.written = False
-        for name in [name for name in self.note.details if name.startswith("statement-")]:
-            del self.note.details[name]  # it stands in that record
         return update
 
     def _no_trial(self, why: str) -> None:

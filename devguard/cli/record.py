@@ -7,6 +7,7 @@ a refusal on the way is recorded instead, once.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,24 +17,28 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from devguard.cli.context import Invocation
-from devguard.errors import DevguardError, DeviceRefused
+from devguard.errors import DevguardError, DeviceRefused, LinkError
 
 if TYPE_CHECKING:
     from devguard.cli.home import Home
     from devguard.cli.memory import Memory
     from devguard.evidence.log import EvidenceLog
-    from devguard.evidence.record import DigestOf, Record
+    from devguard.evidence.record import DigestOf, Record, Statement
     from devguard.trust.document import TrustDocument
 
 
+BROKEN_LOG: Final = ("log.tampered", "log.truncated", "log.missing")
 UNBELIEVED: Final = ("clock.rollback", "clock.ahead")
 RECOVERY: Final = "memory.recover"
+SESSIONS: Final = "sessions"  # the detail that `evidence.contradict` reads
+SESSIONS_KEPT: Final = 7  # so many ids fit into one detail
 
 
 @dataclass(slots=True)
 class Note:
     """The record of one command, filled in as it learns. `remember`: what the command adds to the station's memory;
-    `memory`: what it found there, None while that is not proven; `log`: None where nothing is kept."""
+    `memory`: what it found there, None while that is not proven; `log`: None where nothing is kept; `statements`: what
+    others signed; `sessions`: ids of the sessions held since the last record."""
 
     home: Home
     log: EvidenceLog | None
@@ -48,6 +53,8 @@ class Note:
     written: bool = False
     memory: Memory | None = None
     remember: list[Callable[[Memory], Memory]] = field(default_factory=list)
+    statements: dict[Statement, bytes] = field(default_factory=dict)
+    sessions: list[bytes] = field(default_factory=list)
 
     @property
     def now(self) -> int:
@@ -100,7 +107,18 @@ class Note:
             seen = self.memory.latest if code in UNBELIEVED else self.now
             self.memory = append(self.home, self.log, record, seen, self._learnt)
         self.remember.clear()
+        self.forget_words()
         self.written = True
+
+    def forget_words(self) -> None:
+        """What was heard is in one record: it is not said again in the next."""
+        from devguard.evidence.record import DigestOf
+
+        for kind in (DigestOf.REPORT, DigestOf.DEVICE_HEAD, DigestOf.SESSION):
+            self.digests.pop(kind, None)
+        self.statements.clear()
+        self.sessions.clear()
+        self.details.pop(SESSIONS, None)
 
     def repeat(self, effect: bool) -> None:
         """Once more, when what was recorded has changed what this station goes by: the memory follows at once."""
@@ -116,6 +134,10 @@ class Note:
     def record(self, code: str | None, action: str | None, memory: bytes | None) -> Record:
         from devguard.evidence.record import DigestOf, Record
 
+        if self.sessions:
+            self.digests[DigestOf.SESSION] = self.sessions[-1]
+        if len(self.sessions) > 1:
+            self.details[SESSIONS] = " ".join(one.hex() for one in self.sessions[:-1][-SESSIONS_KEPT:])
         return Record.make(
             time=self._time(code),
             actor=self.actor,
@@ -126,6 +148,7 @@ class Note:
             code=code,
             digests={**self.digests, **({DigestOf.MEMORY: memory} if memory is not None else {})},
             details=self.details,
+            statements=self.statements,
         )
 
     def _time(self, code: str | None) -> int:
@@ -159,10 +182,12 @@ def recorded(
         note.recall()
         yield note
     except DevguardError as error:
-        if isinstance(error, DeviceRefused) or not error.code.startswith("log."):
+        if isinstance(error, DeviceRefused) or error.code not in BROKEN_LOG:
             note.details["why"] = error.message
             note.remember.clear()  # what did not happen is not remembered
-            note.commit(error.code)
+            # A disk too full for what was asked may have room for the record of that.
+            with contextlib.suppress(*((LinkError,) if error.code == "log.full" else ())):
+                note.commit(error.code)
         raise
     except (KeyboardInterrupt, click.exceptions.Abort):
         note.details["why"] = "interrupted"

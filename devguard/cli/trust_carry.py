@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +53,7 @@ def push(invocation: Invocation, /, sources: tuple[Path, ...], **wish: Any) -> N
 
     The grant may be by an authority that only the new document lists: for this one purpose the device lets it in.
     """
+    from devguard.cli.device_words import Words
     from devguard.cli.files import read_grant_file
     from devguard.cli.line import runner_on
     from devguard.cli.standing import check_standing
@@ -70,7 +72,10 @@ def push(invocation: Invocation, /, sources: tuple[Path, ...], **wish: Any) -> N
         note.actor = one.subject
         note.document(newest)
         check_standing(note, one)
-        bench = Bench(newest, invocation.now(), os.urandom, one.untagged, signer, wish["serial"], older)
+        note.digest("GRANT", hashlib.sha256(one.untagged).digest())
+        bench = Words(note).on(Bench(newest, invocation.now(), os.urandom, one.untagged, signer, wish["serial"], older))
+        note.commit(action="trust.push-begun")
+        note.written = False
         with SerialDriver.open(choose_port(invocation, wish["port"]), wish["baud"], invocation.ticks) as driver:
             identity = runner_on(driver, baud=wish["baud"]).run(push_trust(bench, chain))
         note.device = identity.serial

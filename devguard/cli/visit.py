@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from devguard.cli.context import DESCRIPTOR, Invocation, passphrase_option
+from devguard.cli.device_words import Words
 from devguard.cli.line import BAUD
 from devguard.cli.record import Note
 from devguard.cli.times import Moment
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from devguard.grant.check import CheckedGrant
     from devguard.grant.claims import Grant
     from devguard.link.runner import ScriptRunner
+    from devguard.session.approval import ApprovalRequest
     from devguard.session.approving import Approver
     from devguard.session.connect import Bench
     from devguard.session.report import Report
@@ -107,6 +109,7 @@ class Visit:
         self.invocation = invocation
         self.errand = errand
         self.note = note
+        self.words = Words(note)
         if errand.qr:
             from devguard.cli.qr import need_segno
 
@@ -195,7 +198,8 @@ class Visit:
         from devguard.session.connect import Bench
 
         need_serial(self.invocation, self.errand.serial, checked.grant)
-        return Bench(trust, self.invocation.now(), os.urandom, checked.grant.untagged, signer, self.errand.serial)
+        now, serial = self.invocation.now(), self.errand.serial
+        return self.words.on(Bench(trust, now, os.urandom, checked.grant.untagged, signer, serial))
 
     def approver(self) -> Approver | None:
         """The second technician, in this room or another; None where nobody was named."""
@@ -206,11 +210,23 @@ class Visit:
         grant = None if errand.second_grant is None else read_grant_file(errand.second_grant)
         if errand.second_key is not None and grant is not None:
             signer = self.invocation.signer(errand.second_key, errand.second_passphrase_fd)
-            return KeyApprover(signer, grant, self._second)
+            return self._on_record(KeyApprover(signer, grant, self._second))
         if errand.approval is not None:
             place = None if str(errand.approval) == TYPED else errand.approval
-            return WaitingApprover(self.invocation, self._second, grant, place, errand.qr)
+            return self._on_record(WaitingApprover(self.invocation, self._second, grant, place, errand.qr))
         return None
+
+    def _on_record(self, approver: Approver) -> Approver:
+        """The same; what the second technician signs goes into the next record."""
+        from devguard.evidence.record import Statement
+
+        def asked(request: ApprovalRequest) -> tuple[bytes, bytes] | None:
+            answer = approver(request)
+            if answer is not None:
+                self.note.statements[Statement.APPROVAL], self.note.statements[Statement.SECOND_GRANT] = answer
+            return answer
+
+        return asked
 
     def _second(self, grant: Grant) -> None:
         """What stands against the second technician here; their grant is in the record from here on."""

@@ -41,13 +41,14 @@ __all__ = [
 MAX_KEY_FILE: Final = 16 * 1024
 # EDHOC (RFC 9528) has no suite with ML-DSA or P-384 among those devguard runs.
 _SESSION: Final = (Algorithm.ESP256, Algorithm.ED25519)
-# C2SP signed notes, the form of a checkpoint, know no other key that devguard writes.
+# C2SP signed notes, the form of a checkpoint, know no other key that devguard writes; cosignatures also ML-DSA-44.
 _NOTES: Final = (Algorithm.ED25519,)
+_COSIGNATURES: Final = (Algorithm.ED25519, Algorithm.ML_DSA_44)
 _ROLE_ALGORITHMS: Final = {
     RoleName.TECHNICIAN: _SESSION,
     RoleName.DEVICE: _SESSION,
     RoleName.STATION: _NOTES,
-    RoleName.WITNESS: _NOTES,
+    RoleName.WITNESS: _COSIGNATURES,
 }
 
 
@@ -88,8 +89,8 @@ def create_key(
     """Make a key and store it at `path`, mode 0600, encrypted under `passphrase`. `parallel`: see `pkcs8.encrypt`.
 
     Raises `Malformed("key.malformed")` for bad texts; `Refused`: `signature.algorithm`, `key.purpose` (technician
-    and device keys are ESP256 or Ed25519, station and witness keys Ed25519), `key.passphrase` (None is for stations
-    only), `key.exists`; and what `write_new` raises.
+    and device keys are ESP256 or Ed25519, station keys Ed25519, witness keys that or ML-DSA-44), `key.passphrase`
+    (None is for stations only), `key.exists`; and what `write_new` raises.
     """
     check_texts(name, person, role)
     _check_purpose(role, algorithm)

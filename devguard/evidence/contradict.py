@@ -2,8 +2,9 @@
 
 The device's chain is in an order of its own that nobody can change, and names every session by an id that only its two
 ends know. So of the station's records about the device the heads have to lie in the chain, in the same order, and every
-session in the chain has to be on record. What the device noted before the station's first record is not asked for, nor
-is the end of a session whose beginning is on record and which was cut off.
+session in the chain has to be on record. What the device noted before the first session that is on record is not asked
+for, unless it is dated later than the station's first record; nor is the end of a session whose beginning is on record
+and which was cut off. A log that knows none of the sessions at all contradicts the device from its beginning.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from devguard.evidence.record import DigestOf, Record
 SESSIONS: Final = "sessions"
 """The detail of a record that names further sessions of the same command: ids in hexadecimal, a space between."""
 _CUT_OFF: Final = ("link.", "session.", "internal.")
+_BEGINNINGS: Final = ("device.info",)
 _SESSIONS_OF_ONE: Final = 3  # a push holds three: before, the update, after; what was cut off explains no more
 
 
@@ -75,26 +77,30 @@ def contradictions(mine: About, log: DeviceLog, others: Sequence[About] = ()) ->
 
 
 def _heads(mine: About, log: DeviceLog) -> list[Contradiction]:
+    """Heads on record that lie between two which the device's log has, and that it does not have or has elsewhere.
+
+    One after the last that it has may be of later, and one before the first is forgotten unless the log is whole.
+    """
     places = {head: at for at, head in enumerate(log.heads)}
+    rows = [(row, row.record.digests[DigestOf.DEVICE_HEAD]) for row in mine.rows if _has_head(row)]
+    end = max((number for number, (_, head) in enumerate(rows, start=1) if head in places), default=0)
     found: list[Contradiction] = []
     last: tuple[int, int] | None = None
-    for row in mine.rows:
-        head = row.record.digests.get(DigestOf.DEVICE_HEAD)
-        if head is None:
+    for row, head in rows[:end]:
+        at, since = places.get(head), None if last is None else last[1]
+        if at is not None and (last is None or at >= last[0]):
+            last = (at, row.index)
             continue
-        at = places.get(head)
-        if at is None:
-            if last is not None or log.whole:
-                since = None if last is None else last[1]
-                said = f"record {row.index} names a state of device {log.serial} that its own log does not have"
-                found.append(Contradiction("log.tampered", log.serial, since, said))
+        if at is None and last is None and not log.whole:
             continue
-        if last is not None and at < last[0]:
-            said = f"record {row.index} names a state of device {log.serial} older than the one record {last[1]} names"
-            found.append(Contradiction("log.tampered", log.serial, last[1], said))
-            continue
-        last = (at, row.index)
+        what = "that its own log does not have" if at is None else f"older than the one record {since} names"
+        said = f"record {row.index} names a state of device {log.serial} {what}"
+        found.append(Contradiction("log.tampered", log.serial, since, said))
     return found
+
+
+def _has_head(row: Row) -> bool:
+    return DigestOf.DEVICE_HEAD in row.record.digests
 
 
 def _sessions(mine: About, log: DeviceLog, others: Sequence[About]) -> list[Contradiction]:
@@ -102,6 +108,7 @@ def _sessions(mine: About, log: DeviceLog, others: Sequence[About]) -> list[Cont
     elsewhere = {session for one in others for row in one.rows for session in row.sessions}
     unfinished = Counter(grant for one in (mine, *others) for grant in _unfinished(one))
     budget = {grant: commands * _SESSIONS_OF_ONE for grant, commands in unfinished.items()}
+    stranger = not any(event.session in rows or event.session in elsewhere for event in log.events)
     known: Row | None = None
     missing: list[tuple[DeviceEvent, Row | None]] = []
     followed = 0  # how many of the missing lie before a session that is on record
@@ -114,7 +121,7 @@ def _sessions(mine: About, log: DeviceLog, others: Sequence[About]) -> list[Cont
             continue
         elif event.grant is not None and budget.get(event.grant, 0) > 0:
             budget[event.grant] -= 1
-        elif known is not None or (mine.first_time is not None and event.time >= mine.first_time):
+        elif known is not None or stranger or (mine.first_time is not None and event.time >= mine.first_time):
             missing.append((event, known))
     found = []
     for code, part in (("log.tampered", missing[:followed]), ("log.truncated", missing[followed:])):
@@ -133,7 +140,8 @@ def _unfinished(one: About) -> Iterable[bytes]:
     for row in one.rows:
         record = row.record
         grant = record.digests.get(DigestOf.GRANT)
-        ends[record.request] = record.code if not record.action.endswith("-begun") else "internal."
+        only_begun = record.action.endswith("-begun") or record.action in _BEGINNINGS
+        ends[record.request] = "internal." if only_begun else record.code
         if grant is not None:
             begun[record.request] = grant
     for request, grant in begun.items():

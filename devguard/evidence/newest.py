@@ -7,7 +7,7 @@ the log, which compares its end with the signed head. Writes nothing. Source: de
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from devguard.errors import Malformed
@@ -32,18 +32,29 @@ def newest(folder: Path, wanted: Callable[[Record], bool]) -> tuple[Entry | None
     Raises `Refused("log.missing")` without a log, `Malformed("log.tampered")` where it makes no sense, and
     `LinkError("file.unreadable")`.
     """
+    size = 0
+    for entry, size in backwards(folder):
+        if wanted(entry.record):
+            return entry, size
+    return None, size
+
+
+def backwards(folder: Path) -> Iterator[tuple[Entry, int]]:
+    """(entry, number of records) from the newest entry to the oldest; the folder's lock is held meanwhile.
+
+    Raises as `newest`.
+    """
     with files.locked(folder, exclusive=False) as at:
         standing = resolve(files.snapshot(at), opener(None))
         if standing is None:
-            return None, 0
+            return
         size = standing.heads[-1].size
         for number in sorted(standing.sizes, reverse=True):
             for body in reversed(_bodies(folder, number, standing.sizes[number])):
                 entry = decode_entry(body)
                 # What an interrupted append left behind the signed head is not a record yet.
-                if entry.index < size and wanted(entry.record):
-                    return entry, size
-    return None, size
+                if entry.index < size:
+                    yield entry, size
 
 
 def _bodies(folder: Path, number: int, size: int) -> list[bytes]:

@@ -27,7 +27,7 @@ MAX_ENTRY: Final = 256 * 1024  # more than the largest record that `Record` allo
 MAX_TEXT: Final = 512
 MAX_DETAILS: Final = 32
 MAX_TIME: Final = 1 << 40
-MAX_STATEMENT: Final = 8 * 1024
+MAX_STATEMENT: Final = 16 * 1024
 SEAL_SIZE: Final = 64
 TIME_TOLERANCE: Final = 600  # seconds by which a record may be dated before the newest one before it
 SET_BACK: Final = "clock-set-back"
@@ -110,7 +110,7 @@ class Record:
     time: seconds since the epoch, UTC. actor: who caused it. action: what, in dotted words ("release.verify").
     device: serial. release: "model version". code: the refusal code, None when it succeeded. request: id that ties the
     records of one command or session together. digests: 32 to 64 bytes each. details: further short texts.
-    statements: signed objects of others, whole, at most 8 KiB each.
+    statements: signed objects of others, whole, at most 16 KiB each.
     Raises `LocalProtocolError("log.tampered")` for a value that cannot be recorded; `make` takes any text.
     """
 

@@ -53,7 +53,8 @@ class Bench:
 
     `serial` is the device asked for; any other proven serial refuses. `older`: documents whose device authorities may
     vouch for a device that is about to be given the newer one. `device_key`: the thumbprint of the key that was proved
-    before; with the same serial and another key it is another device.
+    before; with the same serial and another key it is another device. `challenge`: makes the 16 bytes that a device is
+    asked for its report with (None: random ones). `opened` is told of every session once its keys are on the line.
     """
 
     trust: TrustDocument
@@ -64,13 +65,17 @@ class Bench:
     serial: str | None = None
     older: tuple[TrustDocument, ...] = ()
     device_key: bytes | None = None
+    challenge: Callable[[], bytes] | None = None
+    opened: Callable[[Connected], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A session: the proven device, what it said in clear, and the record layer with its session id."""
+    """A session: the proven device, its credential as it came, what it said in clear, and the record layer with its
+    session id."""
 
     identity: DeviceIdentity
+    credential: bytes
     hello: HelloReply
     records: RecordLayer
 
@@ -118,14 +123,14 @@ def greet() -> Script[HelloReply]:
 
 def _begin(
     bench: Bench, suites: tuple[int, ...] = IDENTIFY_SUITES
-) -> Script[tuple[HelloReply, EdhocInitiator, DeviceIdentity]]:
-    """Hello, message_1, message_2: ends with the device's proven identity."""
+) -> Script[tuple[HelloReply, EdhocInitiator, DeviceIdentity, bytes]]:
+    """Hello, message_1, message_2: ends with the device's proven identity and its credential."""
     hello = yield from greet()
-    found: list[DeviceIdentity] = []
+    found: list[tuple[DeviceIdentity, bytes]] = []
 
     def check(cwt: bytes) -> CoseKey:
         identity = _known_device(read_credential(cwt), bench)
-        found.append(identity)
+        found.append((identity, cwt))
         return identity.key
 
     own = None
@@ -141,12 +146,12 @@ def _begin(
     yield Send(encode_message(Edhoc(edhoc.message_1())), sealed=False)
     answer = expect((yield Receive(sealed=False, timeout=ANSWER_SECONDS)), Edhoc, sealed=False)
     edhoc.read_message_2(answer.message)
-    identity = found[-1]
+    identity, credential = found[-1]
     if bench.serial is not None and identity.serial != bench.serial:
         raise Refused("device.identity", f"asked for serial {bench.serial}, the device proved {identity.serial}")
     if bench.device_key not in (None, identity.key.thumbprint):
         raise Refused("device.identity", f"another device than before calls itself {identity.serial}")
-    return hello, edhoc, identity
+    return hello, edhoc, identity, credential
 
 
 def _known_device(credential: DeviceCredential, bench: Bench) -> DeviceIdentity:
@@ -165,20 +170,23 @@ def _known_device(credential: DeviceCredential, bench: Bench) -> DeviceIdentity:
 
 def identify(bench: Bench, suites: tuple[int, ...] = IDENTIFY_SUITES) -> Script[tuple[DeviceIdentity, HelloReply]]:
     """The serial the device proves, with the key it has for these suites, without opening a session."""
-    hello, _, identity = yield from _begin(bench, suites)
+    hello, _, identity, _ = yield from _begin(bench, suites)
     yield Flush()
     return identity, hello
 
 
 def connect(bench: Bench) -> Script[Connected]:
     """A session with keys on the line; the device has judged the grant when this returns."""
-    hello, edhoc, identity = yield from _begin(bench)
+    hello, edhoc, identity, credential = yield from _begin(bench)
     yield Send(encode_message(Edhoc(edhoc.message_3())), sealed=False)
     answer = expect((yield Receive(sealed=False, timeout=ANSWER_SECONDS)), Edhoc, sealed=False)
     edhoc.read_message_4(answer.message)
     records = RecordLayer.for_initiator(edhoc)
     yield Attach(records)
-    return Connected(identity, hello, records)
+    session = Connected(identity, credential, hello, records)
+    if bench.opened is not None:
+        bench.opened(session)
+    return session
 
 
 def need_version(session: Connected, version: int) -> None:
@@ -190,7 +198,7 @@ def need_version(session: Connected, version: int) -> None:
 
 def ask_report(session: Connected, bench: Bench) -> Script[tuple[Report, bytes]]:
     """The device's report, signed over a challenge of this session: (what it says, its bytes)."""
-    challenge = bench.random(NONCE_SIZE)
+    challenge = bench.random(NONCE_SIZE) if bench.challenge is None else bench.challenge()
     yield Send(encode_message(ReportRequest(challenge)), sealed=True)
     reply = expect((yield Receive(sealed=True, timeout=ANSWER_SECONDS)), ReportReply, sealed=True)
     identity = session.identity

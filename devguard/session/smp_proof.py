@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from devguard import wire
+from devguard.cose.keys import CoseKey
 from devguard.cose.sign import Signer, read_sign1, sign1
-from devguard.errors import Refused
+from devguard.errors import Malformed, Refused
 from devguard.grant.check import CheckedGrant, DeviceView, check_grant, check_pair
 from devguard.grant.claims import read_grant
 from devguard.session.approval import LIFETIME, ApprovalRequest, Asking, check_approval
@@ -50,6 +51,18 @@ class Statement:
             raise Refused("grant.holder", "the key is not the one the grant names")
         read_sign1(signed, code="grant.malformed").verify(grant.holder, typ=TYP)
         return signed
+
+
+def read_statement(data: bytes, key: CoseKey) -> Statement:
+    """The statement in `data`, if `key` signed it; `Malformed("grant.malformed")`, and the COSE room's codes."""
+    items: Any = wire.decode(read_sign1(data, code="grant.malformed").verify(key, typ=TYP), code="grant.malformed")
+    kinds = [int, bytes, str, bytes, list, bytes, int]
+    if not isinstance(items, list) or [type(one) for one in items] != kinds or items[0] != FORMAT:
+        raise Malformed("grant.malformed", "not a technician's statement of format 1")
+    if not all(isinstance(one, list) and [type(part) for part in one] == [int, bytes] for one in items[4]):
+        raise Malformed("grant.malformed", "not a technician's statement of format 1")
+    images = tuple((number, digest) for number, digest in items[4])
+    return Statement(items[1], items[2], items[3], images, items[5], items[6])
 
 
 def approval_request(release: Release, first: CheckedGrant, session_id: bytes, now: int) -> ApprovalRequest:

@@ -37,6 +37,7 @@ ROLE_LABELS: Final[Mapping[RoleName, int]] = {
 
 _SIGNING: Final = frozenset(EMITTED)
 _LOG: Final = frozenset({Algorithm.ED25519})  # C2SP signed notes know no other key type that we write
+_WITNESS: Final = frozenset({Algorithm.ED25519, Algorithm.ML_DSA_44})  # and C2SP cosignatures this one too
 
 ROLE_ALGORITHMS: Final[Mapping[RoleName, frozenset[Algorithm]]] = {
     RoleName.ROOT: _SIGNING,
@@ -45,7 +46,7 @@ ROLE_ALGORITHMS: Final[Mapping[RoleName, frozenset[Algorithm]]] = {
     RoleName.TECHNICIAN_AUTHORITY: _SIGNING,
     RoleName.DEVICE_AUTHORITY: _SIGNING,
     RoleName.STATION: _LOG,
-    RoleName.WITNESS: _LOG,
+    RoleName.WITNESS: _WITNESS,
 }
 _ROLES: Final = tuple(RoleName)  # walking an enum is slow, and every signature is looked up
 

@@ -13,6 +13,7 @@ from devguard.device.models import load_model
 from devguard.device.snapshot import take
 from devguard.device.storage import DeviceDirectory
 from devguard.evidence.device_log import read_device_log
+from devguard.evidence.statement import read_statement
 from devguard.grant.credential import read_credential
 
 
@@ -51,7 +52,10 @@ def test_the_log_is_read_under_a_grant_that_names_it_shown_kept_and_recorded(
     assert data["report"]["log_head"] == data["head"]
     assert names[-1] == "log-read"
     assert {"accepted", "confirmed", "trial-started"} <= set(names)
-    log = read_device_log((tmp_path / "log").read_bytes(), device_key(device.state))
+    kept = read_statement((tmp_path / "log").read_bytes())
+    assert read_credential(kept.credential).serial == "IP-31"
+    log = read_device_log(kept.signed, device_key(device.state))
+    assert data["contradictions"] == []
     assert [one.name for one in log.events] == names
     assert log.head.hex() == data["head"]
     for name in names:
@@ -83,10 +87,11 @@ def test_what_was_damaged_comes_back_by_recover_and_by_nothing_else(
     recovers = world.grant(tmp_path / "r", "IP-32", actions=frozenset(["recover"]))
     with emulator(world, tmp_path, "IP-32") as device:
         line: list[object] = ["--port", device.port, "--key", "tech", "--grant"]
-        lost = ok("device", "info", *line, recovers, "--json").json["report"]
-        assert (lost["boot_state"], lost["version"]) == ("recovery", "factory")
+        found = ok("device", "info", *line, recovers, "--json").json
+        assert (found["report"]["boot_state"], found["report"]["version"]) == ("recovery", "factory")
+        assert {one["name"] for one in found["changed"]} == {"version", "image_digest", "manifest_digest"}
         pushed = devguard("push", world.suits["1.1.0"], *line, updates, "--json")
-        assert (pushed.status, pushed.code) == (5, "grant.action")
+        assert (pushed.status, pushed.code) == (1, "device.changed")
         update = devguard("device", "recover", world.suits["1.1.0"], *line, updates, "--json")
         assert (update.status, update.code) == (1, "grant.action")
         older = devguard("device", "recover", world.suits["1.0.0"], *line, recovers, "--json")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import hashlib
 import json
@@ -39,12 +38,14 @@ from devguard.device.smp_serve import serve_line, server_for
 from devguard.device.smp_server import SmpServer
 from devguard.device.smp_target import GuardedDevice, LegacyDevice
 from devguard.errors import LinkError
+from devguard.evidence.log import read_records
+from devguard.evidence.record import Statement as Kept
 from devguard.link.driver import SerialDriver
 from devguard.link.smp_engine import SmpEngine
 from devguard.manifest.description import ComponentDescription
 from devguard.session import smp_update
 from devguard.session.smp_frame import Request
-from devguard.session.smp_proof import TYP
+from devguard.session.smp_proof import TYP, read_statement
 from devguard.session.smp_standing import Standing
 from rooms.smp_support import DUAL, LEGACY, image_hash, legacy, mcuboot
 from sim.bench import Device, small
@@ -227,11 +228,13 @@ def test_the_technicians_statement_stands_in_the_evidence(world: World, home: Pa
     with serving(legacy()) as served:
         assert push(world, tmp_path, served).status == 0
     begun, done = (one for one in records(home) if one["action"].startswith("release.push"))
-    signed = base64.b64decode(
-        "".join(begun["details"][f"statement-{n}"] for n in (1, 2) if f"statement-{n}" in begun["details"])
-    )
+    kept = next(one for one in read_records(home / "evidence") if one.action == "release.push-begun").statements
+    signed = kept[Kept.PUSH]
     assert begun["digests"]["session"] == hashlib.sha256(signed).hexdigest()
-    assert not any(name.startswith("statement") for name in done["details"])
+    assert hashlib.sha256(kept[Kept.GRANT]).hexdigest() == begun["digests"]["grant"]
+    assert done["statements"] == {}
+    assert read_statement(signed, world.signer("tech").key).serial == SERIAL
+    assert ok("evidence", "verify", "--json").json["devices"]["pushes"] == 1
     payload = wire.decode(read_sign1(signed, code="grant.malformed").verify(world.signer("tech").key, typ=TYP))
     assert payload[2] == SERIAL
     assert payload[4] == [[0, image_hash(NEW)]]

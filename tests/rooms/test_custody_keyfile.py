@@ -124,8 +124,9 @@ def test_roles_and_algorithms(tmp_path: Path) -> None:
     for role in ("technician", "device"):
         for algorithm in set(EMITTED) - {Algorithm.ESP256, Algorithm.ED25519}:
             assert code_of(make, tmp_path / "k", role=role, algorithm=algorithm) == "key.purpose"
-    for role in ("station", "witness"):  # checkpoints are signed notes, and trust takes no other key for them
-        for algorithm in set(EMITTED) - {Algorithm.ED25519}:
+    # Checkpoints are signed notes, and cosignatures have two types; trust takes no other key for them.
+    for role, algorithms in (("station", {Algorithm.ED25519}), ("witness", {Algorithm.ED25519, Algorithm.ML_DSA_44})):
+        for algorithm in set(EMITTED) - algorithms:
             assert code_of(make, tmp_path / "k", role=role, algorithm=algorithm) == "key.purpose"
     for algorithm in set(Algorithm) - set(EMITTED):
         assert code_of(make, tmp_path / "k", algorithm=algorithm) == "signature.algorithm"
