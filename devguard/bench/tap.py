@@ -104,11 +104,12 @@ class LineTap:
     `rule` may be set and taken away at any time.
     """
 
-    def __init__(self, device_port: str, rule: Rule | None = None) -> None:
+    def __init__(self, device_port: str, rule: Rule | None = None, *, baud: int | None = None) -> None:
+        """`baud`: the speed of a real port; a pseudo-terminal has none."""
         self._line = PtyLine()
         self.port = self._line.port
         try:
-            self._device = _open(device_port)
+            self._device = _open(device_port, baud)
         except LinkError:
             self._line.close()
             raise
@@ -230,7 +231,8 @@ class LineTap:
         self.close()
 
 
-def _open(port: str) -> int:
+def _open(port: str, baud: int | None = None) -> int:
+    import termios
     import tty
 
     try:
@@ -238,6 +240,11 @@ def _open(port: str) -> int:
     except OSError as error:
         raise LinkError("link.port", f"cannot tap {port}: {error.strerror}") from error
     tty.setraw(descriptor, when=0)
+    speed = getattr(termios, f"B{baud}", None)
+    if speed is not None:
+        modes = termios.tcgetattr(descriptor)
+        modes[4] = modes[5] = speed
+        termios.tcsetattr(descriptor, termios.TCSANOW, modes)
     return descriptor
 
 

@@ -16,7 +16,7 @@ from devguard.grant.claims import Action, Grant
 from devguard.session.verbs import PLAIN, EdhocFailure, Verb, decode_message
 
 _OPCODES: Final = 256
-_QUIET_SECONDS: Final = 1.0
+_QUIET_SECONDS: Final = 5.0
 
 
 class NoSession(Row):
@@ -39,13 +39,14 @@ class NoSession(Row):
                 for fields in payloads if scene.full else payloads[number % 3 :][:1]:
                     answers.add(scene.play(say_plain(wire.encode([number, *fields]), _QUIET_SECONDS)))
 
-        before = scene.device.counters.audit.count
+        before = scene.look().state.audit.count
         scene.comes_to_nothing("every verb without a session", sweep)
         refusals = [decode_message(one, sealed=False) for one in answers if one is not None]
         scene.holds("every answer is a refusal", all(isinstance(one, EdhocFailure) for one in refusals))
         scene.holds("all answers are the same", len(answers) == 1)
-        grown = scene.device.counters.audit.count - before
-        scene.holds(f"the device's log took {grown} events of it and no more", 0 < grown <= 20)
+        grown = scene.look().state.audit.count - before
+        if not scene.world.outside:
+            scene.holds(f"the device's log took {grown} events of it and no more", 0 < grown <= 20)
         for verb in Verb:
             if verb not in PLAIN:
                 attempt = scene.hostile(functools.partial(refused_in_clear, wire.encode([int(verb)])))

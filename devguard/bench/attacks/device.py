@@ -151,6 +151,11 @@ class BenchDevice:
             one.exception()
         self._running = []
 
+    def running(self) -> list[bytes]:
+        """Manifest digests of what it runs, confirmed, and of what waits for its trial; empty without either."""
+        counters = self.counters
+        return [one.manifest_digest for one in (counters.sealed, counters.pending) if one is not None]
+
     def fault_of_loop(self) -> BaseException | None:
         """What ended the device's loop or its therapy, None while both run."""
         return next((one.exception() for one in self._running if one.done()), None)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from devguard.bench.attacks.device import BenchDevice
+from devguard.bench.attacks.row import OutOfReach
 from devguard.bench.attacks.state import BenchLog, Snapshot, added_events, bench_log
 from devguard.bench.attacks.world import World
 from devguard.bench.stage import Build
@@ -39,12 +40,12 @@ class Look:
 
     state: Snapshot
     log: BenchLog
-    said: int
 
 
 @dataclass(slots=True)
 class Oracles:
-    """A row's world, and what was found in it so far. `full`: counts in the thousands are wanted."""
+    """A row's world, and what was found in it so far. `full`: counts in the thousands are wanted; `noted`: what the
+    log of a device from outside has to say in the end; None where it may say anything."""
 
     world: World
     folder: Path
@@ -54,6 +55,7 @@ class Oracles:
     attempts: list[str] = field(default_factory=list)
     shown: list[str] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
+    noted: list[str | None] | None = field(default_factory=list)
     refused: bool = True
     state_unchanged: bool = True
     recorded: bool = True
@@ -70,8 +72,7 @@ class Oracles:
 
     def look(self) -> Look:
         """State and logs as they are."""
-        state = self.device.snapshot()
-        return Look(state, bench_log(self.home / "evidence"), self.tap.moved[0])
+        return Look(self.device.snapshot(), bench_log(self.home / "evidence"))
 
     def refuses(
         self, what: str, attempt: Attempt, *codes: str, by: By, allowed: tuple[str, ...] = (), device: str | None = None
@@ -79,9 +80,13 @@ class Oracles:
         """The attempt must end with one of `codes`, leave the device as it was, and stand once in the log of whoever
         refused. `allowed`: what of the state it may change all the same; `device`: the code in the device's own log,
         where the line keeps it from the host."""
-        self.world.clock.advance(_PATIENCE)
+        if not self.world.outside:
+            self.world.clock.advance(_PATIENCE)
         before = self.look()
+        silent = self.tap.moved[0]
         code = attempt()
+        self.device.settle()
+        said = self.tap.moved[0] - silent
         after = self.look()
         self.attempts.append(f"{what}: {code or 'went through'}")
         if code not in codes:
@@ -92,8 +97,8 @@ class Oracles:
         self._unchanged(what, before, after, allowed)
         self._log_of_bench(what, before.log, after.log, code, by)
         self._log_of_device(what, before.state, after.state, device or code, by)
-        if by is By.OFFLINE and after.said != before.said:
-            self.broken.append(f"{what}: {after.said - before.said} bytes went to the device before the refusal")
+        if by is By.OFFLINE and said:
+            self.broken.append(f"{what}: {said} bytes went to the device before the refusal")
         return code
 
     def comes_to_nothing(self, what: str, act: Callable[[], Any], *, allowed: tuple[str, ...] = ()) -> None:
@@ -102,6 +107,7 @@ class Oracles:
         act()
         after = self.look()
         self.attempts.append(f"{what}: nothing came of it")
+        self._note(None)
         self._unchanged(what, before, after, allowed)
 
     def holds(self, what: str, condition: bool) -> None:
@@ -114,16 +120,17 @@ class Oracles:
         """An honest act that must succeed: a bench that refuses everything proves nothing."""
         code = act()
         self.attempts.append(f"{what}: {code or 'went through'}")
+        if code == "device.busy" and self.world.outside:
+            raise OutOfReach("the device takes no more pushes this hour: its erase budget is spent")
+        self.world.refresh()
         if code is not None:
             self.broken.append(f"{what}: an honest act was refused with {code}")
 
     def runs_whole(self, what: str, *builds: Build) -> None:
         """The device runs one of these releases, whole and confirmed, or will after its next boot."""
         self.device.settle()
-        counters = self.device.counters
-        digests = {build.envelope.manifest_digest for build in builds}
-        headers = [one for one in (counters.sealed, counters.pending) if one is not None]
-        good = bool(headers) and all(one.manifest_digest in digests for one in headers)
+        digests, found = {build.envelope.manifest_digest for build in builds}, self.device.running()
+        good = bool(found) and digests.issuperset(found)
         self.holds(f"{what}: it runs a judged release, whole", good)
 
     def _unchanged(self, what: str, before: Look, after: Look, allowed: tuple[str, ...]) -> None:
@@ -143,10 +150,17 @@ class Oracles:
             self._unrecorded(f"{what}: the bench's log has {refusals or 'no refusal'}, not {wanted or 'none'}")
 
     def _log_of_device(self, what: str, before: Snapshot, after: Snapshot, code: str | None, by: By) -> None:
-        added = [event.code for event in added_events(before.audit, after.audit) if event.name == "refused"]
         wanted = [code] if by in (By.DEVICE, By.DEVICE_ALONE) else []
+        if self.world.outside:
+            self._note(None if by is By.NOBODY else wanted)
+            return
+        added = [event.code for event in added_events(before.audit, after.audit) if event.name == "refused"]
         if by is not By.NOBODY and added != wanted:
             self._unrecorded(f"{what}: the device's log has {added or 'no refusal'}, not {wanted or 'none'}")
+
+    def _note(self, codes: list[str | None] | None) -> None:
+        """For the end: reading the log of a device from outside is an act of its own."""
+        self.noted = None if self.noted is None or codes is None else self.noted + codes
 
     def _unrecorded(self, why: str) -> None:
         self.recorded = False

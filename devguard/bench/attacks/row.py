@@ -32,6 +32,10 @@ class Status(enum.StrEnum):
     NOT_APPLICABLE = "not-applicable"
 
 
+class OutOfReach(Exception):
+    """A row asks for what is not in the bench's hand with this device: it is not played any further."""
+
+
 class Row(ABC):
     """One attack. `play` makes it, in as many ways as the row has, and asks the scene's oracles what came of each.
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from devguard.bench.attacks.host import Host
 from devguard.bench.attacks.registry import ROWS, rows_named
-from devguard.bench.attacks.row import Result, Row, Status
+from devguard.bench.attacks.row import OutOfReach, Result, Row, Status
 from devguard.bench.attacks.scene import Scene
 from devguard.bench.attacks.world import World
 from devguard.device.models import model_names
@@ -87,7 +87,7 @@ def _played(job: Job) -> list[Result]:
 def play(job: Job) -> Iterator[Result]:
     """The rows of one job, in this process."""
     rows = rows_named(job.ids)
-    absent = {row: why for row in rows if (why := _why_absent(row)) is not None}
+    absent = {row: why for row in rows if (why := why_absent(row)) is not None}
     present = [row for row in rows if row not in absent]
     yield from (_absent(row, job.model, why) for row, why in absent.items())
     if not present:
@@ -119,7 +119,8 @@ def _place() -> str | None:
     return _MEMORY if free >= _ROOM and os.access(_MEMORY, os.W_OK) else None
 
 
-def _why_absent(row: type[Row]) -> str | None:
+def why_absent(row: type[Row]) -> str | None:
+    """Why a row cannot be played here at all; None when it can."""
     if row.needs is None or importlib.util.find_spec(row.needs[0]) is not None:
         return row.absent
     return f"not installed here: pip install 'devguard[{row.needs[1]}]'"
@@ -136,6 +137,8 @@ def play_row(row: type[Row], world: World, *, full: bool = False) -> Result:
     with ThreadPoolExecutor(1, thread_name_prefix=row.id) as pool:
         for act in (functools.partial(row().play, scene), scene.end):
             error = pool.submit(act).exception()
+            if isinstance(error, OutOfReach) and not scene.broken:
+                return _absent(row, world.model.name, f"{len(scene.attempts)} attempts held, then: {error}")
             if error is not None:
                 scene.broken.append(f"the bench itself: {type(error).__name__}: {error}")
     if not (scene.attempts or scene.shown):

@@ -14,7 +14,7 @@ from devguard.bench.attacks.device import BenchDevice
 from devguard.bench.attacks.host import Answer
 from devguard.bench.attacks.oracle import Attempt, By, Oracles
 from devguard.bench.attacks.vendor import PEOPLE, Vendor, write_release
-from devguard.bench.attacks.world import BAUD, CURRENT, NEXT, OLD
+from devguard.bench.attacks.world import CURRENT, NEXT, OLD
 from devguard.bench.hostile import Approval, offer_unjudged
 from devguard.bench.stage import Build
 from devguard.bench.tap import Rule
@@ -75,9 +75,12 @@ class Scene(Oracles):
         """The next honest release."""
         return self.world.releases[NEXT[0]]
 
-    def release(self, version: str = "1.2.0", sequence: int = 3, **fields: Any) -> Build:
+    def release(self, version: str = NEXT[0], sequence: int = NEXT[1], **fields: Any) -> Build:
         """A release of one's own making; see `Vendor.release`."""
-        return self.vendor.release(self.world.model.facts, version, sequence, **fields)
+        world = self.world
+        security = fields.pop("security_version", sequence) + world.security_shift
+        number = sequence + world.shift
+        return self.vendor.release(world.model.facts, version, number, security_version=security, **fields)
 
     def file(self, build: Build, name: str = "release") -> Path:
         """A release as a file."""
@@ -177,8 +180,9 @@ class Scene(Oracles):
     def play(self, script: Script[T], port: str | None = None) -> T:
         """Run a script against the device, or whatever is on `port`; raises what it raises."""
         ticks = self.world.clock.ticks
-        with SerialDriver.open(port or self.device.port, int(BAUD), ticks) as driver:
-            parameters = LinkParameters(baud=int(BAUD))
+        baud = int(self.world.baud)
+        with SerialDriver.open(port or self.device.port, baud, ticks) as driver:
+            parameters = LinkParameters(baud=baud)
             return ScriptRunner(driver, parameters, os.urandom, _OPEN_SECONDS).run(script)
 
     def bench(self, one: Grant | None = None, name: str = "technician", **fields: Any) -> Bench:
@@ -208,6 +212,9 @@ class Scene(Oracles):
         if self.device.beats == 0:
             self.broken.append("the therapy stood still")
         self._clear()
+        missing = None if self.noted is None else self.world.not_noted(self.noted)
+        if missing is not None:
+            self._unrecorded(missing)
         answer = self.run("evidence", "verify")
         if answer.status != 0:
             self._unrecorded(f"evidence verify: {answer.code}")

@@ -60,10 +60,11 @@ class Vendor:
     signers: dict[str, FileSigner] = field(default_factory=dict)
 
     @classmethod
-    def make(cls, home: Path) -> Vendor:
-        """All keys of all people."""
+    def make(cls, home: Path, passphrase: str | None = None) -> Vendor:
+        """All keys of all people, under a passphrase of one run unless one is given, which costs less to open."""
         (home / "keys").mkdir(parents=True, mode=0o700)
-        passphrase = secrets.token_urlsafe(12)
+        passes = 1 if passphrase is None else None
+        passphrase = passphrase or secrets.token_urlsafe(12)
         for name, (person, role, algorithm) in PEOPLE.items():
             create_key(
                 home / "keys" / f"{name}.key",
@@ -73,7 +74,7 @@ class Vendor:
                 algorithm=algorithm,
                 development=False,
                 passphrase=passphrase.encode(),
-                parallel=1,
+                parallel=passes,
             )
         return cls(home, passphrase)
 

@@ -35,7 +35,11 @@ TRUST_DAYS: Final = 365
 
 @dataclass(slots=True)
 class World:
-    """All of it for one model. `station` is the home that rows get copies of; `ticks`: when rows begin."""
+    """All of it for one model. `station` is the home that rows get copies of; `ticks`: when rows begin.
+
+    `shift`, `security_shift`: what is added to the sequence numbers and security versions that rows are written with,
+    for a device that has come further.
+    """
 
     model: Model
     host: Host
@@ -48,14 +52,17 @@ class World:
     releases: dict[str, Build]
     kept: Kept
     ticks: float
+    baud: str = BAUD
+    shift: int = 0
+    security_shift: int = 0
 
     @classmethod
     def make(cls, name: str, host: Host, folder: Path) -> World:
         """Keys, trust, device, and two honest pushes. `Refused` when an honest step does not go through."""
         model, clock = load_model(name), BenchClock(NOW)
         vendor = Vendor.make(folder / "vendor")
-        trust = _trust(model, host, vendor, clock, folder)
-        station = _station(vendor, trust, folder / "station")
+        trust = make_trust(model, host, vendor, clock, folder)
+        station = make_station(vendor, trust, folder / "station")
         device = BenchDevice(model, folder / "device", SERIAL[name], SITE, trust, vendor.signer("factory"), clock)
         device.power_on()
         releases = {
@@ -69,6 +76,11 @@ class World:
         device.settle()
         world.kept, world.ticks = device.kept(), clock.ticks()
         return world
+
+    @property
+    def outside(self) -> bool:
+        """Whether the device is somebody else's."""
+        return False
 
     @property
     def document(self) -> TrustDocument:
@@ -99,8 +111,19 @@ class World:
     def grant(self, name: str = TECHNICIANS[0], **fields: Any) -> Grant:
         """A grant on the device, with its nonce where the trust document asks for one."""
         if self.model.facts.clock is Clock.NONE and "device_nonce" not in fields:
-            fields["device_nonce"] = self.device.counters.nonce
+            fields["device_nonce"] = self.nonce()
         return self.vendor.grant(self.model.name, self.device.serial, name, self.now, **fields)
+
+    def nonce(self) -> bytes | None:
+        """The device's nonce, which its authority asks it for."""
+        return self.device.counters.nonce
+
+    def refresh(self) -> None:
+        """Learn again what only the device knows and a push may have changed."""
+
+    def not_noted(self, _codes: Sequence[str | None]) -> str | None:
+        """What is wrong with the log of a device from outside, in which these refusals have to stand."""
+        return None
 
     def technicians(self) -> tuple[str, ...]:
         """Who has to approve a push."""
@@ -109,7 +132,7 @@ class World:
     def push_options(self, folder: Path, grants: Sequence[Grant] | None = None) -> list[str | Path]:
         """What a push of this model is told: port, keys, and the technicians' grants, fresh ones unless given."""
         given = list(grants) if grants is not None else [self.grant(name) for name in self.technicians()]
-        options: list[str | Path] = ["--port", self.device.port, "--baud", BAUD, "--progress", "none"]
+        options: list[str | Path] = ["--port", self.device.port, "--baud", self.baud, "--progress", "none"]
         options += ["--delta", "never"]  # patches are made by a process of its own, and are not under attack here
         for name, one, prefix in zip(self.technicians(), given, ("--", "--second-"), strict=False):
             path = folder / f"{one.cti.hex()}.grant"
@@ -154,7 +177,7 @@ class World:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def _trust(model: Model, host: Host, vendor: Vendor, clock: BenchClock, folder: Path) -> bytes:
+def make_trust(model: Model, host: Host, vendor: Vendor, clock: BenchClock, folder: Path) -> bytes:
     """The trust document, made by its command: for production, with the nonce rule where a device has no clock."""
     nonce = ["--require-device-nonce"] if model.facts.clock is Clock.NONE else []
     expires = datetime.datetime.fromtimestamp(NOW + TRUST_DAYS * 24 * HOUR, datetime.UTC).isoformat()
@@ -165,7 +188,7 @@ def _trust(model: Model, host: Host, vendor: Vendor, clock: BenchClock, folder: 
     return Path(data["path"]).read_bytes()
 
 
-def _station(vendor: Vendor, trust: bytes, home: Path) -> Path:
+def make_station(vendor: Vendor, trust: bytes, home: Path) -> Path:
     """A station has the technicians' keys and the trust document; it was given nobody else's."""
     for part in ("keys", "trust"):
         (home / part).mkdir(parents=True, mode=0o700)
