@@ -34,6 +34,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "approve": (f"{_CLI}.approve", "approve", "Approve a push as the second technician."),
     "packets": (f"{_CLI}.packets", "packets", "Read device packets: pumps, meters, sensors, programmers."),
     "emulate": (f"{_CLI}.emulate", "emulate", "Serve an emulated device."),
+    "advisory": (f"{_CLI}.advisory", "advisory", "Security advisories on a release, begun for people to complete."),
     "evidence": (f"{_CLI}.evidence", "evidence", "Show and verify the evidence log."),
     "bench": (f"{_CLI}.bench", "bench", "Measure the link and the flash on emulated devices."),
 }

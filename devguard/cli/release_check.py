@@ -48,7 +48,7 @@ def check(invocation: Invocation, /, file: Path, trust_file: Path | None, now: i
             from devguard.cli.inside import look
             from devguard.cli.release_sign import trust_if_any
 
-            bill = _bill(file, wish["sbom"])
+            bill = bill_of_release(file, wish["sbom"])
             found = look(bill, wish, trust=trust_if_any(invocation, trust_file), now=at)
             shape |= _shown(found)
             note.details |= {"file": str(file), "inside": f"{len(bill.parts)} parts"}
@@ -64,7 +64,7 @@ def check(invocation: Invocation, /, file: Path, trust_file: Path | None, now: i
     invocation.result(accepted, lambda: _print(accepted))
 
 
-def _bill(file: Path, given: Path | None) -> Bill:
+def bill_of_release(file: Path, given: Path | None) -> Bill:
     """The bill of a description, or of an envelope that signs it."""
     from devguard.cli.files import inside, open_input
     from devguard.cli.inside import bill_of
