@@ -88,8 +88,13 @@ class Packet(NamedTuple):
 
     @property
     def effect(self) -> Effect:
-        """Whether it acts on therapy, does not, or cannot be told to."""
-        return self.told or (Effect.ACTS if self.therapy_affecting else Effect.NONE)
+        """Whether it acts on therapy, does not, or cannot be told to. Of a damaged packet nobody knows that it does
+        not: the damage may be in what it says."""
+        if self.told is not None:
+            return self.told
+        if self.therapy_affecting:
+            return Effect.ACTS
+        return Effect.NONE if self.code is None else Effect.UNKNOWN
 
     def shown(self, *, patient_data: bool = False) -> dict[str, Any]:
         """The fields as they may be printed."""

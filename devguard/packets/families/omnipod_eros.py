@@ -19,7 +19,16 @@ from typing import Any, Final
 import construct as c
 
 from devguard.packets.checksums import crc8_omnipod, crc16_omnipod
-from devguard.packets.families.omnipod import BLOCKS, HARMLESS, MESSAGE_HEAD, OVERHEAD, STATUS, read_message, wrong_sum
+from devguard.packets.families.omnipod import (
+    BLOCKS,
+    HARMLESS,
+    MESSAGE_HEAD,
+    OVERHEAD,
+    STATUS,
+    effect,
+    read_message,
+    wrong_sum,
+)
 from devguard.packets.family import Family, Read
 from devguard.packets.layout import Damaged, Layout, rest
 from devguard.packets.packet import Context, Effect, Packet, unreadable
@@ -78,19 +87,21 @@ def decode_packet(data: bytes, _context: Context) -> Packet:
         problems.append(Damaged("packet.length", f"an ACK carries 4 bytes, there are {len(packet.payload)}"))
     fields["reject"] = bool(problems)
     private = {"address", "address2"} | ({"payload"} if kind != "PDM" else set())
-    acts = kind != "POD" and command is not None and _any_acts(packet.payload)
-    told = kind in ("POD", "ACK") or acts or (kind == "PDM" and fields.get("message_complete") is True)
+    begun = _blocks_begun(packet.payload) if command is not None and kind == "PDM" else set()
+    told = effect(begun)
+    if kind == "CON" or kind not in TYPES.values() or (kind == "PDM" and not fields.get("message_complete")):
+        told = told or Effect.UNKNOWN  # what is not here may act
     return Packet(
         EROS,
         kind if command is None else f"{kind} {fields['command_name']}",
         data,
         fields,
         not any(problem.code == "packet.crc" for problem in problems),
-        acts,
+        bool(begun - HARMLESS),
         code=problems[0].code if problems else None,
         detail=problems[0].message if problems else "",
         patient=frozenset(private & fields.keys()),
-        told=None if told else Effect.UNKNOWN,
+        told=None if begun - HARMLESS else told,
     )
 
 
@@ -127,16 +138,15 @@ def _first_part(payload: bytes, fields: dict[str, Any], problems: list[Damaged])
     return command
 
 
-def _any_acts(payload: bytes) -> bool:
-    """Whether a block in the part of a message that is here acts on therapy."""
-    at = MESSAGE_HEAD
+def _blocks_begun(payload: bytes) -> set[int]:
+    """The kinds of the blocks that begin in the part of a message that is here."""
+    at, found = MESSAGE_HEAD, set()
     end = min(len(payload), MESSAGE_HEAD + ((payload[4] & 3) << 8 | payload[5]))
     while at < end:
         kind = payload[at]
-        if kind not in HARMLESS:
-            return True
+        found.add(kind)
         at += 10 if kind == STATUS else 2 + payload[at + 1] if at + 1 < end else 1
-    return False
+    return found
 
 
 @dataclass(slots=True)
@@ -215,7 +225,7 @@ def _complete(packet: Packet, begun: _Begun) -> Packet:
         fields={**packet.fields, "message_complete": True, "message": inner},
         crc_ok=message.crc_ok is not False,
         therapy_affecting=message.therapy_affecting and begun.kind != "POD",
-        told=None,
+        told=Effect.NONE if begun.kind == "POD" and message.valid else message.told,
         code=message.code,
         detail=message.detail,
         patient=packet.patient | ({"message"} if private else frozenset()),
