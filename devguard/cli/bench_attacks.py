@@ -35,6 +35,8 @@ def attacks(invocation: Invocation, only: tuple[str, ...], model: str | None, fu
         raise VerdictExit(Exit.REFUSED)
 
 
+_GAP = 2
+_TITLE = 16  # what is shown of a title on the narrowest terminal; codes are never cut
 _STYLE = {"held": "green", "broken": "bold red", "not-applicable": "dim"}
 
 
@@ -43,13 +45,25 @@ def _print(results: list[Result]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(box=None, pad_edge=False)
-    for title in ("row", "model", "", "refused with", "attack"):
-        table.add_column(title, no_wrap=title != "attack", overflow="fold")
+    models = list(dict.fromkeys(one.model for one in results))
+    by_row: dict[str, dict[str, Result]] = {}
     for one in results:
-        style = _STYLE[one.status]
-        table.add_row(one.id, one.model, f"[{style}]{one.status}[/]", one.code or "", escape(one.title))
-    console = Console(highlight=False)
+        by_row.setdefault(one.id, {})[one.model] = one
+    rows = [
+        (number, *(found[model].status if model in found else "" for model in models), *_code_and_title(found))
+        for number, found in by_row.items()
+    ]
+    titles = ("row", *models, "refused with")
+    widths = [max(len(title), *(len(row[place]) for row in rows)) for place, title in enumerate(titles)]
+    room = max(_TITLE, Console().width - sum(widths) - _GAP * len(widths))
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for title, width in zip(titles, widths, strict=True):
+        table.add_column(title, no_wrap=True, width=width)
+    table.add_column("attack", no_wrap=True, width=room, overflow="ellipsis")
+    for number, *statuses, code, title in rows:
+        marked = (f"[{_STYLE[one]}]{one}[/]" if one else "" for one in statuses)
+        table.add_row(number, *marked, code, escape(title))
+    console = Console(highlight=False, width=sum(widths) + _GAP * len(widths) + room)
     console.print(table)
     for one in results:
         if one.status == "broken":
@@ -59,3 +73,8 @@ def _print(results: list[Result]) -> None:
         f"{counted['held']} held, {counted['broken']} broken, {counted['not-applicable']} not applicable; "
         + ("no attack changed a device" if not counted["broken"] else "what is broken is named above")
     )
+
+
+def _code_and_title(found: dict[str, Result]) -> tuple[str, str]:
+    first = next(iter(found.values()))
+    return first.code or "", first.title

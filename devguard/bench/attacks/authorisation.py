@@ -12,7 +12,7 @@ from devguard.bench.attacks import people, shortcuts
 from devguard.bench.attacks.row import Attacker, Row
 from devguard.bench.attacks.scene import By, Scene
 from devguard.bench.hostile import refused_in_clear, say_plain
-from devguard.grant.claims import Action, Grant
+from devguard.grant.claims import Action
 from devguard.session.verbs import PLAIN, EdhocFailure, Verb, decode_message
 
 _OPCODES: Final = 256
@@ -64,26 +64,24 @@ class OutOfScope(Row):
     regulation = ("1.B1",)
 
     def play(self, scene: Scene) -> None:
-        file = scene.file(scene.next)
-        seconds = [scene.grant(name) for name in scene.world.technicians()[1:]]
-        for what, one, code, by in self._grants(scene):
-            scene.refuses(f"{what}, pushed", scene.pushing(file, grants=[one, *seconds]), code, by=by)
-            scene.refuses(f"{what}, at the device", scene.offering(scene.next, one), code, by=By.DEVICE_ALONE)
-        scene.goes_through("the same with a grant that covers it", scene.pushing(file))
+        for what, scope, code, by in self._scopes(scene):
+            grants = [scene.grant(name, **scope) for name in scene.world.technicians()]
+            scene.refuses(f"{what}, pushed", scene.pushing(scene.next, grants=grants), code, by=by)
+            scene.refuses(f"{what}, at the device", scene.offering(scene.next, grants[0]), code, by=By.DEVICE_ALONE)
+        scene.goes_through("the same with grants that cover it", scene.pushing(scene.next))
 
     @staticmethod
-    def _grants(scene: Scene) -> Iterator[tuple[str, Grant, str, By]]:
+    def _scopes(scene: Scene) -> Iterator[tuple[str, dict[str, Any], str, By]]:
         minute = scene.world.now // 60 % 1440
-        later = ((minute + 60) % 1440, (minute + 120) % 1440)
+        later, lapsed = ((minute + 60) % 1440, (minute + 120) % 1440), scene.world.now - 1
         scope = "grant.scope"
-        yield "another model", scene.grant(models=frozenset({"another-model"})), scope, By.OFFLINE
-        yield "another serial", scene.grant(serials=frozenset({"P-6"})), scope, By.DEVICE
-        yield "another ward", scene.grant(sites=frozenset({"cardio"})), scope, By.DEVICE
-        yield "another hour of the day", scene.grant(hours=later), scope, By.OFFLINE
-        yield "another release", scene.grant(any_release=False, release_digest=bytes(32)), scope, By.OFFLINE
-        yield "another action", scene.grant(actions=frozenset({Action.READ_LOG})), "grant.action", By.OFFLINE
-        lapsed = scene.grant(trained_until=scene.world.now - 1)
-        yield "training that has lapsed", lapsed, "grant.training", By.OFFLINE
+        yield "another model", {"models": frozenset({"another-model"})}, scope, By.OFFLINE
+        yield "another serial", {"serials": frozenset({"P-6"})}, scope, By.DEVICE
+        yield "another ward", {"sites": frozenset({"cardio"})}, scope, By.DEVICE
+        yield "another hour of the day", {"hours": later}, scope, By.OFFLINE
+        yield "another release", {"any_release": False, "release_digest": bytes(32)}, scope, By.OFFLINE
+        yield "another action", {"actions": frozenset({Action.READ_LOG})}, "grant.action", By.OFFLINE
+        yield "training that has lapsed", {"trained_until": lapsed}, "grant.training", By.OFFLINE
 
 
 ROWS: Final[tuple[type[Row], ...]] = (NoSession, OutOfScope, *people.ROWS, *shortcuts.ROWS)
