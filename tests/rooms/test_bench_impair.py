@@ -41,6 +41,14 @@ def test_bits_flip_at_their_rate_and_in_all_eight_places() -> None:
     assert of("t", ber=1e-3).damage(ZEROS) != got
 
 
+def test_a_high_rate_is_kept_too_and_neighbours_are_hit() -> None:
+    data = ZEROS[:20_000]
+    bits = len(data) * 8
+    for chance in (0.1, 0.5, 0.9):
+        flipped = sum(byte.bit_count() for byte in of(ber=chance).damage(data))
+        assert abs(flipped - bits * chance) < 5 * math.sqrt(bits * chance * (1 - chance))
+
+
 def test_bytes_are_dropped_doubled_and_preceded_by_noise_at_their_rates() -> None:
     rate, counted = 1e-3, bytes(range(1, 251)) * 800
     expected = len(counted) * rate

@@ -13,6 +13,7 @@ import pytest
 from devguard.bench.impair import UNHARMED, Damage
 from devguard.bench.link_run import Figures, Trial, run_virtual
 from devguard.bench.way import Shape
+from devguard.cli.progress import Meter, State
 from devguard.device.models import load_model
 from devguard.errors import LinkError
 
@@ -108,6 +109,17 @@ def test_the_same_seed_gives_the_same_figures_and_another_one_others() -> None:
     runs = [push(921_600, damage=MORE_BIT_ERRORS, seed=seed, size=16 * KIB) for seed in (5, 5, 6)]
     assert runs[0] == runs[1]
     assert (runs[0].data_seconds, runs[0].wire_forward) != (runs[2].data_seconds, runs[2].wire_forward)
+
+
+def test_an_onlooker_sees_what_has_arrived_and_what_was_sent_again() -> None:
+    seen: list[State] = []
+    trial = Trial(load_model(PUMP), 40_000, Shape(115_200, 0.002, damage=MORE_BIT_ERRORS), 1)
+    figures = run_virtual(trial, Meter(trial.size, seen.append, every=0.0))
+    assert max(state.arrived - state.durable for state in seen) > 4096  # not only what the device says is durable
+    assert [state.arrived for state in seen] == sorted(state.arrived for state in seen)
+    assert seen[-1].arrived == trial.size
+    assert 3 < figures.retransmits - 2 <= seen[-1].retransmits <= figures.retransmits  # the last words come after it
+    assert figures == run_virtual(trial)  # and changes nothing
 
 
 def test_the_figures_add_up() -> None:

@@ -77,6 +77,25 @@ def test_no_byte_is_earlier_than_its_line_allows() -> None:
         assert time.monotonic() - began >= 100 * shape.byte_time + shape.latency
 
 
+def test_an_adapter_keeps_what_comes_back_until_its_timer_ends() -> None:
+    shape = Shape(FAST, return_timer=0.25)
+    with LineProcess(shape, 1) as line, port(line.near) as near, port(line.far) as far:
+        began = time.monotonic()
+        assert carry(far, near, b"answer", 6) == b"answer"
+        assert time.monotonic() - began >= shape.return_timer
+
+
+def test_what_the_line_cannot_take_waits_with_the_sender() -> None:
+    with LineProcess(Shape(9600), 1) as line, port(line.near) as near:
+        written = 0
+        for _ in range(100):
+            if not select.select([], [near], [], 0.02)[1]:
+                break
+            with contextlib.suppress(BlockingIOError):
+                written += os.write(near, bytes(4096))
+        assert written < 64_000, "what a pseudo-terminal buffers, and no more"
+
+
 def test_a_cable_that_is_out_for_a_while_loses_what_is_sent_then() -> None:
     with LineProcess(Shape(FAST, cuts=((0.0, 1e9),)), 1) as line, port(line.near) as near, port(line.far) as far:
         assert carry(near, far, bytes(2000), 1) == b""
@@ -87,6 +106,7 @@ def test_a_cable_that_is_out_for_a_while_loses_what_is_sent_then() -> None:
 def test_the_time_of_a_cut_counts_from_the_first_byte() -> None:
     data = bytes(range(1, 41))
     with LineProcess(Shape(9600, cuts=((0.0, 0.0051),)), 1) as line, port(line.near) as near, port(line.far) as far:
+        assert select.select([far], [], [], 0.05)[0] == []
         assert carry(near, far, data, 35) == data[5:]
 
 
@@ -125,12 +145,14 @@ def test_lines_that_cannot_be(tmp_path: Path) -> None:
         Shape(-1)
 
 
-def test_a_push_in_real_time_gives_the_figures_of_a_push() -> None:
+def test_a_push_in_real_time_gives_the_figures_of_a_push(monkeypatch: pytest.MonkeyPatch) -> None:
     size = 24 * 1024
+    monkeypatch.setattr(LineProcess, "late", lambda _: 0.25)
     figures = run_real(Trial(PUMP, size, Shape(921_600, 0.002), 1))
     assert size < figures.wire_forward < 1.5 * size + figures.retransmits * 4096
     assert 500 < figures.wire_reverse < size
     assert 0.0 < figures.session_efficiency < figures.line_efficiency < 1.0
+    assert (figures.late_seconds, figures.paced) == (0.25, False)
 
 
 def children(pid: int) -> list[int]:
