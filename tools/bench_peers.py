@@ -192,12 +192,13 @@ def row(baud: int, kind: Kind, mine: Run, name: str, run: Run) -> Row:
 @contextlib.contextmanager
 def priority() -> Iterator[bool]:
     """Let every process of the bench run when it wants to; whether the system allows it."""
+    from devguard.bench.pty_line import punctual
+
     if not hasattr(os, "sched_setscheduler"):
         yield False
         return
     before = os.sched_getscheduler(0), os.sched_getparam(0)
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    punctual()
     try:
         yield os.sched_getscheduler(0) == os.SCHED_RR
     finally:

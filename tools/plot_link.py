@@ -31,7 +31,7 @@ LEAST = 0.4  # of the vertical axis
 
 @dataclass(frozen=True)
 class Point:
-    """Pushes at one bit error rate: mean, least and most of the line that they used."""
+    """Pushes at one bit error rate: mean, least and most of the line that they used, to three places."""
 
     rate: float
     mean: float
@@ -78,7 +78,12 @@ def measured(rates: Sequence[float], size: int, seeds: int, jobs: int | None = N
         with ProcessPoolExecutor(jobs) as pool:
             found = iter(list(pool.map(share, cases)))
     groups = [[(rate, [next(found) for _ in range(seeds)]) for rate in rates] for _ in BAUDS]
-    return [[Point(rate, statistics.mean(some), min(some), max(some)) for rate, some in line] for line in groups]
+    return [[point(rate, some) for rate, some in line] for line in groups]
+
+
+def point(rate: float, shares: Sequence[float]) -> Point:
+    """What pushes have used, put together."""
+    return Point(rate, round(statistics.mean(shares), 3), round(min(shares), 3), round(max(shares), 3))
 
 
 # the drawing
