@@ -119,7 +119,7 @@ def _state(entry: object) -> SlotState:
     digest, version = entry.get("hash"), entry.get("version", "")
     if digest is not None and (not isinstance(digest, bytes) or len(digest) not in HASH_SIZES):
         raise malformed("the hash of an image is none")
-    if not isinstance(version, str) or len(version) > MAX_VERSION or not (version.isprintable() or not version):
+    if not isinstance(version, str) or len(version) > MAX_VERSION or not version.isprintable():
         raise malformed("the version of an image is none")
     flags = [_flag(entry, name) for name in ("bootable", "pending", "confirmed", "active", "permanent")]
     return SlotState(_uint(entry, "image", _NUMBER, 0), _uint(entry, "slot", _NUMBER), version, digest, *flags)

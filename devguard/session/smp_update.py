@@ -119,11 +119,11 @@ class SmpUpdate:
         if [(one.component, one.size) for one in self.images] != [(c.id, c.size) for c in self.release.components]:
             raise LocalProtocolError("session.order", "the images are not those of the release")
         self.grant.covers(self.release)
-        if self.technicians > 1 or self.release.requirements.two_technicians:
-            if self.second is None:
-                raise Refused("grant.quorum", "two different technicians must approve; one has")
+        if self.second is not None:
             check_pair(self.grant, self.second)
             self.second.covers(self.release)
+        elif self.technicians > 1 or self.release.requirements.two_technicians:
+            raise Refused("grant.quorum", "two different technicians must approve; one has")
 
     def _still_granted(self) -> None:
         now = self.clock()

@@ -8,10 +8,10 @@ import io
 import random
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from builders import NOW, describe, make_image, make_vendor, sign_envelope
+from builders import NOW, describe, make_image, make_vendor, measure_images, sign_envelope
 from devguard.cose.roles import RoleName
 from devguard.device.flash import FlashMemory, MemoryBackend
 from devguard.device.models import load_model
@@ -27,11 +27,13 @@ from devguard.link.smp_console import FIRST
 from devguard.link.smp_engine import SmpEngine, SmpEvent, smp_parameters
 from devguard.link.smp_runner import SmpRunner
 from devguard.manifest.build import build_envelope
+from devguard.manifest.description import ComponentDescription
+from devguard.manifest.envelope import Envelope, Payload
 from devguard.manifest.model import Clock
 from devguard.session.smp_image import JudgedImage, judged_images
 from devguard.session.smp_update import Outcome, SmpUpdate, survey
 from devguard.verdict.judge import Release, Target, judge
-from rooms.grant_support import check, make_grant, scoped
+from rooms.grant_support import TESS, check, make_grant, scoped
 
 LEGACY = "mcumgr-legacy"
 DUAL = "mcumgr-legacy-dual"
@@ -58,32 +60,34 @@ def image_hash(image: bytes) -> bytes:
     return image[32 + size + 8 : 32 + size + 40]
 
 
-def release_of(images: dict[str, bytes], model: str = LEGACY, **fields: Any) -> Release:
-    """A judged release of these images by component."""
+def envelope_of(images: dict[str, bytes], model: str = LEGACY, **fields: Any) -> Envelope:
+    """A signed release of these images by component, with the images inside."""
     facts = load_model(model).facts
-    from dataclasses import replace
-
-    from devguard.manifest.description import ComponentDescription
-    from devguard.manifest.envelope import Payload
-
     parts = tuple(ComponentDescription(name, f"{name}.bin", "raw", (), ()) for name in images)
     measured = {name: measure(io.BytesIO(data)) for name, data in images.items()}
     envelope = build_envelope(describe(facts, components=parts, **fields), facts, measured, detached=False)
     held = {name: Payload(0, len(images[name[1:]]), images[name[1:]]) for name in envelope.payloads}
-    envelope = sign_envelope(replace(envelope, payloads=held), VENDOR.release_signers)
-    from builders import measure_images
+    return sign_envelope(replace(envelope, payloads=held), VENDOR.release_signers)
 
-    found = next(iter(measured.values())) if len(images) == 1 else measure_images(images)
-    verdict = judge(envelope, trust=VENDOR.trust, now=NOW, target=Target(model=facts), payload=found)
-    return verdict.require()
+
+def release_of(images: dict[str, bytes], model: str = LEGACY, **fields: Any) -> Release:
+    """The same, judged."""
+    [first, *others] = images.values()
+    found = measure_images(images) if others else measure(io.BytesIO(first))
+    target = Target(model=load_model(model).facts)
+    envelope = envelope_of(images, model, **fields)
+    return judge(envelope, trust=VENDOR.trust, now=NOW, target=target, payload=found).require()
 
 
 def grant_for(model: str = LEGACY, **fields: Any) -> CheckedGrant:
-    """A checked grant of Tess's for the legacy device."""
+    """A checked grant of Tess's for the legacy device. `release`: good for the one with that manifest digest only."""
     view = DeviceView(model=model, serial=SERIAL, site=None, clock=Clock.RTC, epoch=3, nonces=None)
-    scope = scoped(models=frozenset({model}), serials=frozenset({SERIAL}))
+    release = fields.pop("release", None)
+    only: dict[str, Any] = {} if release is None else {"release_digest": release, "any_release": False}
+    scope = scoped(models=frozenset({model}), serials=frozenset({SERIAL}), **only)
     authority = VENDOR.signer(RoleName.TECHNICIAN_AUTHORITY)
-    return check(make_grant(scope, signers=[authority], **fields), device=view, trust=VENDOR.trust)
+    grant = make_grant(scope, signers=[authority], **fields)
+    return check(grant, device=view, trust=VENDOR.trust, holder=fields.get("holder", TESS.key))
 
 
 def legacy(model: str = LEGACY, factory: tuple[bytes, ...] = (), **more: Any) -> LegacyDevice:

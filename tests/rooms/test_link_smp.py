@@ -510,6 +510,20 @@ def test_many_answers_spoilt_at_random() -> None:
     assert set(spoil(range(1000, 3000))) <= ENDS
 
 
+def test_uploads_whose_answers_make_no_sense_are_given_up_at_once() -> None:
+    """Nine are enough; two minutes of them would be no better."""
+
+    def spoilt(frame: bytes, honest: Any) -> bytes | None:
+        answer: bytes | None = honest(frame)
+        return answer if frame[7] != 1 or not answer else answer[:2] + b"\x00\x04" + answer[4:8] + b"none"
+
+    line = line_to(legacy(), tap=spoilt)
+    with pytest.raises(RemoteProtocolError) as refused:
+        update(line)
+    assert refused.value.code == "smp.malformed"
+    assert line.now - 100 < 2
+
+
 def test_a_stranger_on_the_port_is_no_device() -> None:
     """Another program's console: text, but no answer."""
 

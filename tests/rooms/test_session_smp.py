@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import hashlib
 import io
 import itertools
 import random
@@ -21,8 +22,12 @@ from hypothesis import strategies as st
 pytest.importorskip("smp", reason="the extra `smp` is not installed")
 
 from devguard import wire
+from devguard.device.models import load_model
 from devguard.errors import DevguardError, DeviceRefused, LocalProtocolError, Malformed, Refused, RemoteProtocolError
+from devguard.grant.check import DeviceView
+from devguard.manifest.model import Clock
 from devguard.session import smp_requests as requests
+from devguard.session.approval import sign_approval
 from devguard.session.smp_answers import Parameters, parameters, slot_states, taken
 from devguard.session.smp_cbor import decode_map
 from devguard.session.smp_frame import (
@@ -37,11 +42,28 @@ from devguard.session.smp_frame import (
     read_message,
 )
 from devguard.session.smp_image import judged_images
-from devguard.session.smp_proof import TYP, Statement
-from devguard.session.smp_update import SmpUpdate, version_of
+from devguard.session.smp_proof import TYP, Statement, approval_request, check_second
+from devguard.session.smp_standing import Standing
+from devguard.session.smp_update import SmpUpdate, survey, version_of
 from devguard.session.smp_upload import MAX_BACKWARD, MAX_IDLE, Upload, Window
+from devguard.verdict.judge import Target, judge
 from rooms.grant_support import TESS, TOM
-from rooms.smp_support import DUAL, NOW, grant_for, image_hash, judged, legacy, line_to, mcuboot, push, release_of
+from rooms.smp_support import (
+    DUAL,
+    LEGACY,
+    NOW,
+    SERIAL,
+    VENDOR,
+    envelope_of,
+    grant_for,
+    image_hash,
+    judged,
+    legacy,
+    line_to,
+    mcuboot,
+    push,
+    release_of,
+)
 
 STATE = [
     {"slot": 0, "version": "1.0.0", "hash": bytes(32), "active": True, "confirmed": True},
@@ -453,20 +475,77 @@ def test_an_update_needs_proof_of_release_and_grant() -> None:
         SmpUpdate(other, grant, images, lambda: NOW)
 
 
-def test_a_grant_that_runs_out_ends_the_push_before_the_trial() -> None:
+def test_an_update_needs_grants_for_this_very_release() -> None:
+    image = {"application": mcuboot(100)}
+    release = release_of(image)
+    images = judged(release, image)
+    tom = {"holder": TOM.key, "subject": "Tom Technician", "cti": b"another-token-id"}
+    SmpUpdate(release, grant_for(release=release.manifest_digest), images, lambda: NOW, second=grant_for(**tom))
+    for grants in (
+        (grant_for(release=bytes(32)), None),
+        (grant_for(), grant_for(release=bytes(32), **tom)),
+        (grant_for(), grant_for()),
+    ):
+        with pytest.raises(Refused) as refused:
+            SmpUpdate(release, grants[0], images, lambda: NOW, second=grants[1])
+        assert refused.value.code in ("grant.scope", "grant.quorum")
+
+
+def test_an_update_needs_an_image_that_was_measured() -> None:
+    image = {"application": mcuboot(100)}
+    release = release_of(image)
+    unseen = judge(
+        envelope_of(image), trust=VENDOR.trust, now=NOW, target=Target(model=load_model(LEGACY).facts), payload=None
+    ).require()
+    with pytest.raises(LocalProtocolError, match="not measured"):
+        SmpUpdate(unseen, grant_for(), judged(release, image), lambda: NOW)
+
+
+@pytest.mark.parametrize(
+    ("boots", "left", "running"), [(0, Standing.UPLOADING, "1.0.0"), (1, Standing.ON_TRIAL, "1.1.0")]
+)
+def test_a_grant_that_runs_out_ends_the_push_before_the_next_step(boots: int, left: Standing, running: str) -> None:
+    """Good when the push begins; over when the image is there, or when it runs on trial."""
     image = {"application": mcuboot(2000)}
     release, device = release_of(image), legacy()
     line = line_to(device)
-    times = iter([NOW] + [NOW + 9 * 3600] * 9)  # valid when it begins, over when it is uploaded
-    update = SmpUpdate(release, grant_for(), judged(release, image), lambda: next(times))
-    from devguard.session.smp_update import survey
-
+    slots = device.images[0]
+    update = SmpUpdate(release, grant_for(), judged(release, image), lambda: NOW)
+    update.clock = lambda: NOW + 9 * 3600 if line.resets == boots and update.sent else NOW
     runner = line.runner()
     with pytest.raises(Refused) as refused:
         runner.run(update.push(runner.run(survey())))
-    assert refused.value.code == "grant.expired"
-    assert not device.images[0].pending
-    assert line.resets == 0
+    assert (refused.value.code, update.standing, line.resets) == ("grant.expired", left, boots)
+    assert not slots.pending
+    assert (slots.image(0) or pytest.fail("nothing runs")).version_text == running
+    device.boot()
+    assert (slots.image(0) or pytest.fail("nothing runs")).version_text == "1.0.0"
+
+
+def test_the_second_technician_approves_this_very_push() -> None:
+    release, first = release_of({"application": mcuboot(100)}), grant_for()
+    request = approval_request(release, first, bytes(32), NOW)
+
+    def approved(signer: Any = TOM, asked: Any = request, **fields: Any) -> Any:
+        given = {"holder": signer.key, "subject": "Tom Technician", "cti": b"another-token-id", **fields}
+        second = grant_for(**given)
+        digest = hashlib.sha256(second.grant.untagged).digest()
+        answer = sign_approval(asked, signer, digest), second.grant.untagged
+        view = DeviceView(model=LEGACY, serial=SERIAL, site=None, clock=Clock.RTC, epoch=3, nonces=None)
+        return check_second(answer, request, first=first, release=release, trust=VENDOR.trust, view=view, now=NOW)
+
+    assert approved().grant.subject == "Tom Technician"
+    other = approval_request(release, first, b"\x01" * 32, NOW)
+    for wrong in (
+        {"asked": other},
+        {"release": bytes(32)},
+        {"subject": "Tess Technician"},
+        {"signer": TESS},
+        {"holder": TESS.key},
+    ):
+        with pytest.raises(DevguardError) as refused:
+            approved(**wrong)
+        assert refused.value.code.partition(".")[0] in ("grant", "signature")
 
 
 def test_the_statement_is_signed_by_the_grants_key_and_no_other() -> None:
