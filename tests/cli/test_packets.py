@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from cli_support import Result, devguard
+from devguard.cli import watching
 from devguard.packets.families.lifescan import LAYOUT
 from devguard.packets.registry import MODULES
 
@@ -185,10 +186,16 @@ def test_a_silent_port_ends_what_was_begun(monkeypatch: pytest.MonkeyPatch) -> N
         def close(self) -> None:
             pass
 
-    monkeypatch.setattr(SerialDriver, "open", lambda *_: Port())
+    port, told, before = Port(), [], watching.report
+
+    def report(found: list[Any], *args: Any, **options: Any) -> None:
+        told.extend((packet.name, place, len(port.reads)) for place, packet in found)
+        before(found, *args, **options)
+
+    monkeypatch.setattr(SerialDriver, "open", lambda *_: port)
+    monkeypatch.setattr(watching, "report", report)
     result = run("watch", "lifescan_binary", "loop://", "--json")
-    assert [one.get("name") for one in lines(result)] == ["write clock", "disconnect", None]
-    assert [one.get("offset") for one in lines(result)] == [2, 15, None]
+    assert told == [("write clock", 2, 3), ("disconnect", 15, 0)], "the first one while the port was still silent"
     assert lines(result)[-1]["summary"]["skipped_bytes"] == 2
 
 

@@ -94,6 +94,8 @@ def test_uf2_fields_and_rules() -> None:
     assert fields["segments"] == [{"start": 0x1000, "end": 0x1200}]
     assert (fields["families"], fields["flags"], fields["blocks"]) == (["0xe48bff56"], ["family-id"], 2)
     assert "overlap" in look(describe_uf2, uf2((0x1000, bytes(256)), (0x1080, bytes(256))))[1][0][1]
+    three = uf2((0x2000, bytes(256)), (0x1000, bytes(256)), (0x1080, bytes(64)))
+    assert [one.offset for one in describe_uf2(io.BytesIO(three)).problems] == [1024], "the later of the two"
     swapped = GOOD[0][2][512:] + GOOD[0][2][:512]
     assert "says it is number 1" in look(describe_uf2, swapped)[1][0][1]
     assert "they say 2" in look(describe_uf2, GOOD[0][2][:512])[1][-1][1]

@@ -213,6 +213,8 @@ def test_security_tlvs_must_be_protected_and_of_their_length() -> None:
     assert not look(image(protected=tlv(0x50, bytes(4))), KEY).problems
     assert codes(look(image(extra=tlv(0x50, bytes(4))), KEY)) == {"image.format"}
     assert codes(look(image(protected=tlv(0x50, bytes(5))), KEY)) == {"image.format"}
+    twice = look(image(protected=tlv(0x50, bytes(4)) + tlv(0x50, b"\1\0\0\0")), KEY)
+    assert [(one.code, one.offset) for one in twice.problems] == [("image.format", 116)]
     needs = look(image(protected=tlv(0x40, bytes.fromhex("010000000102030004000000"))), KEY)
     assert needs.fields["dependencies"] == [{"image": 1, "version": "1.2.3+4"}]
 

@@ -97,6 +97,14 @@ def test_a_damaged_packet_costs_no_other() -> None:
     assert framer.skipped == len(bad)
 
 
+def test_a_packet_inside_a_false_one_is_found() -> None:
+    """A candidate that proves unsound costs its first byte, never what it claimed."""
+    framer = by_length()
+    inside = packet(b"inside")
+    assert raw(framer.feed(b"\x5a\x0c" + inside + bytes(9))) == [(2, inside)]
+    assert (framer.damaged, framer.skipped) == (1, 11)
+
+
 def test_a_false_mark_that_claims_much_delays_but_never_loses() -> None:
     framer = by_length()
     assert framer.feed(b"\x5a\x25" + packet(b"inside")) == []  # 0x25 claims more than has come
