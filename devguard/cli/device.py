@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 _TABLE = {
     "acknowledge": ("devguard.cli.device_change", "acknowledge", "Take note, by name, that a device was changed."),
     "recover": ("devguard.cli.device_recover", "recover", "Put back the release confirmed last, after damage."),
+    "enrol": ("devguard.cli.device_enrol", "enrol", "In the factory: make a device with no name somebody, once."),
+    "decommission": ("devguard.cli.device_decommission", "decommission", "Have a device erase itself, on two words."),
+    "erasure": ("devguard.cli.device_decommission", "erasure", "Verify a certificate of erasure."),
     "log": ("devguard.cli.device_log", "log", "Read the device's own log, verified against its signed report."),
 }
 
 
 @click.group(cls=LazyGroup, table=_TABLE)
 def device() -> None:
-    """Find devices, ask them who they are, read their log, put back what was damaged."""
+    """Find devices and ask them who they are; enrol, mend and decommission them; read their log."""
 
 
 @device.command("list", cls=Command)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from devguard.custody.keyfile import FileSigner
     from devguard.device.emulator import PtyLine, SocketLine
     from devguard.device.models import Model
-    from devguard.device.node import DeviceNode
     from devguard.device.storage import DeviceDirectory
     from devguard.device.therapy_loop import TherapyLoop
+    from devguard.device.unit import Unit
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # a serial number that is also a folder's name
 
@@ -38,6 +38,9 @@ PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # a serial number that i
 )
 @click.option("--serial", help="Serial number at its first start (default: a random one).")
 @click.option("--site", help="Where the device stands.")
+@click.option(
+    "--unprovisioned", is_flag=True, help="Do not enrol it at its first start: wait for `devguard device enrol`."
+)
 @click.option("--revision", help="Hardware revision (default: the model's first).")
 @click.option(
     "--state", type=click.Path(path_type=Path, file_okay=False), help="State directory (default: in the home)."
@@ -62,6 +65,7 @@ def emulate(
     authority: str | None,
     serial: str | None,
     site: str | None,
+    unprovisioned: bool,
     revision: str | None,
     state: Path | None,
     link: str,
@@ -87,10 +91,10 @@ def emulate(
         run_legacy(invocation, known, protocol, folder, name, wrong, firmware, link)
         return
     with DeviceDirectory(folder, known) as directory:
-        if directory.identity is None:
-            signer = _authority(invocation, trust_file, authority, passphrase_fd)
+        if directory.identity is None and not unprovisioned and not directory.erasing.begun:
+            signer = device_authority(invocation, trust_file, authority, passphrase_fd)
             _enrol(invocation, directory, known, trust_file, signer, name, site, revision)
-        elif serial is not None and directory.identity.serial != serial:
+        elif serial is not None and directory.identity is not None and directory.identity.serial != serial:
             raise Refused("device.provisioned", f"{folder} belongs to serial {directory.identity.serial}, not {serial}")
         _serve(invocation, directory, link, wrong, protocol)
 
@@ -102,7 +106,9 @@ def _check_link(link: str) -> None:
         raise click.BadParameter(f"{link[:80]!r} is neither pty nor socket://127.0.0.1:PORT", param_hint="--link")
 
 
-def _authority(invocation: Invocation, trust_file: Path | None, authority: str | None, fd: int | None) -> FileSigner:
+def device_authority(
+    invocation: Invocation, trust_file: Path | None, authority: str | None, fd: int | None
+) -> FileSigner:
     """The key given, or the only one in the home that the trust document lets enrol devices."""
     from devguard.cose.roles import RoleName
     from devguard.custody.keyfile import read_info
@@ -202,19 +208,25 @@ class Guard:
     def __call__(self, stop: Callable[[], bool]) -> None:
         """Boot the device and serve it until `stop()`."""
         from devguard.device.emulator import serve_line
+        from devguard.device.node import DeviceNode
 
-        node = self._node()
-        if self._deaths:
-            node.store.save(node.store.load().event(node.now(), "guard-restarted", "internal.error"))
-        node.boot()
+        unit = self._unit()
+        unit.boot()
+        now = unit.now
+        enrolled = now if isinstance(now, DeviceNode) else None
+        if self._deaths and enrolled is not None:
+            enrolled.store.save(enrolled.store.load().event(enrolled.now(), "guard-restarted", "internal.error"))
         if not self._invocation.printed:
-            announce(self._invocation, self._line.port, node.model.name, node.identity.serial, self._directory.path)
-        if self._protocol == "smp":
-            from devguard.cli.emulate_smp import serve_guarded
+            serial = None if enrolled is None else enrolled.identity.serial
+            announce(self._invocation, self._line.port, unit.model.name, serial, self._directory.path)
+        if self._protocol != "smp":
+            serve_line(self._line, unit, os.urandom, stop, self._crash)
+            return
+        from devguard.cli.emulate_smp import serve_guarded
 
-            serve_guarded(node, self._faults, self._line, stop)
-        else:
-            serve_line(self._line, node, os.urandom, stop, self._crash)
+        if enrolled is None:
+            raise Refused("device.unprovisioned", "a device that is not enrolled speaks no SMP")
+        serve_guarded(enrolled, self._faults, self._line, stop)
 
     def died(self, error: BaseException) -> None:
         """Say so; it is started again, and the therapy has gone on."""
@@ -222,9 +234,9 @@ class Guard:
         why = f"{type(error).__name__}: {error}"
         self._invocation.note(f"the guard died ({why}) and is started again; the therapy goes on")
 
-    def _node(self) -> DeviceNode:
+    def _unit(self) -> Unit:
         from devguard.device.node import Surroundings
-        from devguard.device.provision import open_node
+        from devguard.device.unit import Unit
 
         faults, model = self._faults, self._directory.model
         battery = model.battery_percent if faults.battery is None else faults.battery
@@ -236,7 +248,7 @@ class Guard:
             self_test=lambda: not faults.self_test,
             charging=lambda: faults.charging,
         )
-        return open_node(self._directory, surroundings, self._therapy, self._power)
+        return Unit(self._directory, surroundings, self._therapy, self._power)
 
 
 def stop_signals() -> list[int]:
@@ -254,8 +266,8 @@ def power_went(invocation: Invocation, faults: Faults, cut: Exception) -> Verdic
     return VerdictExit(Exit.RETRY)
 
 
-def announce(invocation: Invocation, port: str, model: str, serial: str, state: Path) -> None:
-    """The contract's first line, flushed: tools wait for it."""
+def announce(invocation: Invocation, port: str, model: str, serial: str | None, state: Path) -> None:
+    """The contract's first line, flushed: tools wait for it. `serial`: None of a device that is nobody."""
     invocation.printed = True
     click.echo(json.dumps({"port": port, "model": model, "serial": serial, "state": str(state)}))
     sys.stdout.flush()

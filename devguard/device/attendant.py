@@ -274,6 +274,17 @@ class Attendant:
             raise Refused("session.order", f"byte {offset} of a log of {len(self._log)}; it begins at 0")
         return LogPiece(len(self._log), self._log[offset : offset + MAX_PIECE])
 
+    def decommission(self, challenge: bytes) -> bytes:
+        """Erase the device, on the word of two persons, and never while somebody depends on its therapy."""
+        first = self._granted(Action.DECOMMISSION)
+        first.still_valid(self._node.now())
+        act = Act.once(Action.DECOMMISSION, self._session_id)
+        used = self._used(first, act)
+        if not self._node.therapy.idle:
+            raise Refused("device.therapy-active", "therapy is being delivered")
+        self._spend(used, act, "decommissioned")
+        return self._node.decommission(challenge)
+
     def _used(self, first: CheckedGrant, act: Act) -> tuple[CheckedGrant, ...]:
         """The grants something is done under, each good for it. One that is not needed is neither asked nor used up."""
         self._check_good(first, act)

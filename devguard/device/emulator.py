@@ -12,18 +12,18 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-from devguard.device.bootloader import BootResult
-from devguard.device.node import DeviceNode
+from devguard.device.models import Model
 from devguard.errors import CODES, DevguardError, LinkError
 from devguard.link.driver import SerialDriver
 from devguard.link.engine import LinkEngine
 from devguard.link.events import Channel, Closed, Event, Failed, Message, Opened, PlainLost, Role
 from devguard.link.parameters import LinkParameters
 from devguard.link.runner import Pump
-from devguard.session.device_side import Action, DeviceConversation, Ended, Keys, RebootNow, Reply
+from devguard.session.conversation import Conversation
+from devguard.session.device_side import Action, Ended, Keys, RebootNow, Reply
 from devguard.session.table import State
 from devguard.session.verbs import EdhocFailure, encode_message
 
@@ -37,16 +37,27 @@ _MAX_UNHEARD: Final = 16 * 1024
 """Bytes of answers that a bench may leave unacknowledged; an honest one takes each as it comes."""
 
 
-class EmulatedDevice:
-    """A booted `DeviceNode` behind a link engine. `serve` runs until `stop` says so."""
+class Powered(Protocol):
+    """A booted device: a `DeviceNode`, or a `Unit`, which may become one."""
 
-    def __init__(self, node: DeviceNode, driver: Pump, random: Callable[[int], bytes]) -> None:
+    @property
+    def model(self) -> Model: ...
+    def converse(self, random: Callable[[int], bytes]) -> Conversation: ...
+    def lost(self) -> None: ...
+    def refused(self, error: DevguardError, *, proved: bool = True) -> None: ...
+    def boot(self) -> object: ...
+
+
+class EmulatedDevice:
+    """A booted device behind a link engine. `serve` runs until `stop` says so."""
+
+    def __init__(self, node: Powered, driver: Pump, random: Callable[[int], bytes]) -> None:
         self._node = node
         self._driver = driver
         self._random = random
         self._engine = self._new_engine()
-        self._plain: DeviceConversation | None = None
-        self._session: DeviceConversation | None = None
+        self._plain: Conversation | None = None
+        self._session: Conversation | None = None
         self._began = self._heard = 0.0
         self._told = -math.inf
         self._waiting: list[Event] = []  # came while the last answers of a session were on their way
@@ -79,7 +90,7 @@ class EmulatedDevice:
     def _event(self, event: Event) -> None:
         now = self._driver.clock()
         if isinstance(event, Opened):
-            self._plain = DeviceConversation(self._node.attend(), self._random)
+            self._plain = self._node.converse(self._random)
         elif isinstance(event, Message):
             conversation = self._plain if event.channel is Channel.PLAIN else self._session
             # Of an engine that has failed since, nothing can be answered any more; its Failed event comes last.
@@ -96,7 +107,7 @@ class EmulatedDevice:
         elif isinstance(event, PlainLost):
             self._plain = None
 
-    def _act(self, conversation: DeviceConversation, actions: list[Action]) -> None:
+    def _act(self, conversation: Conversation, actions: list[Action]) -> None:
         for action in actions:
             now = self._driver.clock()
             if isinstance(action, Reply):
@@ -142,14 +153,14 @@ class EmulatedDevice:
                 if not isinstance(event, Message) or event.channel is Channel.PLAIN:
                     self._waiting.append(event)
 
-    def _reboot(self) -> BootResult:
+    def _reboot(self) -> None:
         self._plain = self._session = None
         if self._engine.failed is None and any(isinstance(event, Opened) for event in self._waiting):
             self._engine.detach()  # a bench that opened anew meanwhile has its answer: it is served after the boot
         else:
             self._engine = self._new_engine()
             self._waiting = []
-        return self._node.boot()
+        self._node.boot()
 
     def _drop(self) -> None:
         if self._session is not None:
@@ -224,7 +235,7 @@ class SocketLine:
 
 def serve_line(
     line: PtyLine | SocketLine,
-    node: DeviceNode,
+    node: Powered,
     random: Callable[[int], bytes],
     stop: Callable[[], bool],
     through: Callable[[Pump], Pump] = lambda driver: driver,

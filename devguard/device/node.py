@@ -16,6 +16,7 @@ from devguard.cose.sign import Signer
 from devguard.device.attendant import Attendant
 from devguard.device.bootloader import Bootloader, BootResult, BootState
 from devguard.device.counters import CounterStore
+from devguard.device.erase import ERASED
 from devguard.device.flash import FlashMemory
 from devguard.device.header import SlotHeader
 from devguard.device.models import Model
@@ -27,6 +28,8 @@ from devguard.grant.uses import advanced_floor
 from devguard.manifest.envelope import parse_offer
 from devguard.manifest.model import Clock
 from devguard.session.credentials import OwnCredential
+from devguard.session.device_side import DeviceConversation
+from devguard.session.erasure import Erased
 from devguard.session.report import Report, RunningPart, sign_report
 from devguard.session.verbs import ACTIONS_VERSION, NONCE_SIZE, PROTOCOL_VERSION, HelloReply
 from devguard.trust.document import TrustDocument
@@ -83,8 +86,10 @@ class DeviceNode:
         therapy: TherapyView,
         surroundings: Surroundings,
         keep_trust: Callable[[bytes], object] = len,
+        erase: Callable[[bytes], bytes] | None = None,
     ) -> None:
-        """`keep_trust` makes a new trust document durable, whole or not at all; `len`: a device in memory."""
+        """`keep_trust` makes a new trust document durable, whole or not at all; `len`: a device in memory. `erase`
+        makes nobody of the device and gives the certificate over what it is told; None: it cannot be erased."""
         self.model = model
         self.identity = identity
         self.trust = trust
@@ -93,6 +98,8 @@ class DeviceNode:
         self.store = store
         self.around = surroundings
         self._keep_trust = keep_trust
+        self._erase = erase
+        self.erased = False
         # The count of failed handshakes outlives a power cut, and so does the delay that follows from it.
         self._delay_until = surroundings.uptime() + handshake_delay(store.load().failed_handshakes)
         self._judged: Release | None = None
@@ -185,6 +192,10 @@ class DeviceNode:
 
     # what every conversation may ask
 
+    def converse(self, random: Callable[[int], bytes]) -> DeviceConversation:
+        """The device's side of one connection."""
+        return DeviceConversation(self.attend(), random)
+
     def attend(self) -> Attendant:
         """The device's side of one conversation; what it learns of a technician stays with it alone."""
         return Attendant(self)
@@ -197,6 +208,8 @@ class DeviceNode:
 
     def handshake_begins(self) -> None:
         """Back-off before public-key work after failed handshakes: 0, 0, 0, 1, 2, 4, 4 ... seconds, for everybody."""
+        if self.erased:
+            raise Refused("device.decommissioned", "the device has erased itself; the factory enrols it anew")
         wait = self._delay_until - self.around.uptime()
         if wait > 0:
             raise Refused("device.busy", f"after failed handshakes the device waits {wait:.1f} s")
@@ -251,6 +264,27 @@ class DeviceNode:
         counters = self.store.load().under_trust(document.version)
         counters = counters.with_clock_floor(advanced_floor(counters.clock_floor, document.issued))
         self.store.save(counters.event(self.now(), "trust", None, document.digest))
+
+    def decommission(self, challenge: bytes) -> bytes:
+        """Erase what makes this device somebody's; its certificate. Whoever calls has asked everybody."""
+        if self._erase is None:
+            raise Refused("device.state", "this device keeps nothing that could be erased")
+        audit, identity = self.store.load().audit, self.identity
+        owns = {own.sign.key.thumbprint: own for own in identity.credentials.values() if own.sign is not None}
+        said = Erased(
+            model=self.model.name,
+            revision=identity.revision,
+            serial=identity.serial,
+            time=self.now(),
+            challenge=challenge,
+            erased=ERASED,
+            log_count=audit.count,
+            log_head=audit.head,
+            keys=tuple(sorted(owns)),
+            credential=owns[identity.signer.key.thumbprint].cred,
+        )
+        self.erased = True
+        return self._erase(said.encode())
 
     def lost(self) -> None:
         """The link is gone: make durable what has arrived."""

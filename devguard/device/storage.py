@@ -5,6 +5,7 @@
     counters.cbor  identity.cbor  protected.cbor  format, content, SHA-256; replaced whole
     settings.cbor  therapy.cbor    under a MAC with the key in protected.cbor (`therapy_files`); replaced whole
     device-N.key   private keys, 0600      current.trust   the trust document as received      lock
+    erasure.cbor   of a device that is decommissioned, or about to be (`erase`)
 
 `identity.cbor` is written last: a device is provisioned when it stands. A file that is damaged, or missing on a
 provisioned device, is `Refused("device.state")`, never a fresh start: that would forget every counter; where it is the
@@ -27,12 +28,15 @@ from devguard.device import fields
 from devguard.device.cells import Cells
 from devguard.device.counters import Counters, CounterStore, check_no_regression
 from devguard.device.counters_codec import decode_counters, encode_counters
+from devguard.device.erase import IDENTITY, MARKER, Erasing, Sign, shred
 from devguard.device.flash import Fault, FlashGeometry, FlashMemory
+from devguard.device.keys import from_pem
 from devguard.device.models import Model
 from devguard.device.stored import read_file, unwrap, wrap
 from devguard.device.therapy import Plan, Therapy, new_therapy
 from devguard.device.therapy_files import TherapyFiles
 from devguard.errors import DevguardError, LocalProtocolError, Refused
+from devguard.session.erasure import sign_erasure
 
 MAX_FILE: Final = 1 << 20
 MAX_KEYS: Final = 4
@@ -181,6 +185,8 @@ class DeviceDirectory:
         self._lock = _lock(path)
         try:
             self._sweep()
+            self.erasing = Erasing(path)
+            self._end_erasure()
             self.identity = self._read_identity()
             if self.identity is not None and self.identity.model != model.name:
                 raise Refused("device.state", f"{path} is the state of a {self.identity.model}, not a {model.name}")
@@ -225,21 +231,37 @@ class DeviceDirectory:
             raise LocalProtocolError("device.state", "the state directory is closed")
         return self._cells
 
-    def provision(self, identity: StoredIdentity, trust: bytes) -> None:
-        """Gives a device its identity once; `Refused("device.provisioned")` the second time."""
+    def provision(self, identity: StoredIdentity, trust: bytes, counters: Counters | None = None) -> None:
+        """Gives a device its identity once; `Refused("device.provisioned")` the second time.
+
+        `counters`: what it counts from (None: as they are). The factory alone may set one back.
+        """
         if self.identity is not None:
             raise Refused("device.provisioned", f"{self.path} belongs to device {self.identity.serial}")
         if identity.model != self.model.name or not 1 <= len(identity.keys) <= MAX_KEYS:
             raise LocalProtocolError("device.state", "identity of another model, or without a key")
-        write_atomic(self.path / "counters.cbor", wrap(encode_counters(self.counters.load())), 0o600)
+        first = counters or self.counters.load()
+        write_atomic(self.path / "counters.cbor", wrap(encode_counters(first)), 0o600)
         self._therapy.create(new_therapy(self.model))
         for number, key in enumerate(identity.keys):
             write_atomic(self._key_path(number), key.pem, 0o600)
         self.save_trust(trust)
         parts = [identity.model, identity.revision, identity.serial, identity.site]
         content = wire.encode([*parts, [key.credential for key in identity.keys]])
-        write_atomic(self.path / "identity.cbor", wrap(content), 0o600)
+        write_atomic(self.path / IDENTITY, wrap(content), 0o600)
+        self.counters = FileCounterStore(self.path / "counters.cbor", first)
         self.identity = identity
+        self.erasing.forget()
+
+    def decommission(self, content: bytes, sign: Sign) -> bytes:
+        """Erases what makes the device somebody's, durably; the certificate, which says `content`."""
+        if self.identity is None:
+            raise Refused("device.unprovisioned", f"{self.path} holds no provisioned device")
+        self.erasing.begin(content)
+        with self._therapy.retired():
+            certificate = self.erasing.finish(sign)
+            self.identity = None
+        return certificate
 
     def trust(self) -> bytes:
         """The trust document as received; `Refused("device.unprovisioned")` before there is one."""
@@ -255,9 +277,9 @@ class DeviceDirectory:
         """The stored therapy, the safe one where what is stored is not proven; before enrolment, the factory's."""
         return new_therapy(self.model) if self.identity is None else self._therapy.load()
 
-    def save_therapy(self, therapy: Therapy) -> None:
-        """Replaces the stored course of the therapy; its settings stay as they are stored."""
-        self._therapy.save(therapy)
+    def save_therapy(self, therapy: Therapy) -> Therapy | None:
+        """Replaces the stored course of the therapy; its settings stay as they are stored. See `TherapyFiles.save`."""
+        return self._therapy.save(therapy)
 
     def enter_settings(self, therapy: Therapy, plan: Plan) -> Therapy:
         """The device's own keys: settings made anew, stored and in force. No conversation calls it."""
@@ -270,7 +292,7 @@ class DeviceDirectory:
         return decode_counters(unwrap(read_file(path), "counters"))
 
     def _read_identity(self) -> StoredIdentity | None:
-        path = self.path / "identity.cbor"
+        path = self.path / IDENTITY
         if not path.exists():
             return None
         parts = fields.items(fields.load(unwrap(read_file(path), "identity"), "identity"), "identity", count=5)
@@ -295,11 +317,21 @@ class DeviceDirectory:
     def _key_path(self, number: int) -> Path:
         return self.path / f"device-{number}.key"
 
+    def _end_erasure(self) -> None:
+        """An erasure that the power cut off is ended before anything else is looked at."""
+        if self.erasing.begun and not self.erasing.unfinished and (self.path / IDENTITY).exists():
+            self.erasing.forget()  # enrolled anew, and cut off before the old certificate went
+        elif self.erasing.unfinished:
+            self.erasing.finish(lambda content: sign_erasure(content, from_pem(self._read_key(0))))
+
     def _sweep(self) -> None:
         """Removes what a killed process left half written; the lock says that nobody is writing now."""
         for leftover in self.path.glob(".devguard-*.part"):
             with contextlib.suppress(OSError):
                 leftover.unlink()
+        if not (self.path / IDENTITY).exists() and not (self.path / MARKER).exists():
+            for key in self.path.glob("device-*.key"):
+                shred(key)  # of an enrolment that was cut off: nobody's, and never will be
 
 
 def read_stored(path: Path, model: Model) -> tuple[Counters, Therapy]:

@@ -10,8 +10,10 @@ for whoever looks into it, and the device gives its safe therapy with an alarm (
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,17 +36,28 @@ class TherapyFiles:
         self._random = random
         self._anchor: Anchor | None = None
         self._kept = True  # the anchor as it is here
+        self._live = self._stale = False  # there are files; what ticks is of before an erasure
+        self._ours = threading.Lock()  # of the files: the therapy's thread saves, an erasure takes them away
 
     def create(self, therapy: Therapy) -> None:
         """A new device's: a key of its own, and what the factory gave it."""
         anchor = Anchor(self._random(KEY_SIZE), 1)
-        self._keep(anchor)
-        self._write_settings(anchor, therapy.plan)
-        self.save(therapy)
+        with self._ours:
+            self._keep(anchor)
+            self._write_settings(anchor, therapy.plan)
+            self._write_course(therapy)
+            self._live = True
+
+    @contextlib.contextmanager
+    def retired(self) -> Iterator[None]:
+        """While the device is being erased nothing is saved, and afterwards nothing of what ticked before."""
+        with self._ours:
+            self._anchor, self._live, self._stale = None, False, True
+            yield
 
     def load(self) -> Therapy:
         """The stored therapy; the model's safe one, its damage named, where any of it is not proven. Writes nothing."""
-        self._anchor = self._read_anchor()
+        self._anchor, self._live = self._read_anchor(), True
         flags: list[str] = []
         course, plan = new_therapy(self._model), None
         try:
@@ -62,8 +75,19 @@ class TherapyFiles:
             self._anchor, self._kept = replace(self._anchor, version=version), False  # cut off before it was kept
         return course.with_plan(plan)
 
-    def save(self, therapy: Therapy) -> None:
-        """Keep the course. A device whose anchor is lost begins a new one, which proves no settings of before."""
+    def save(self, therapy: Therapy) -> Therapy | None:
+        """Keep the course. Of a device that was erased since nothing is kept, and the factory's therapy is given back
+        to go on with; of one that was never enrolled, neither."""
+        with self._ours:
+            if self._stale:
+                self._stale = False
+                return new_therapy(self._model)
+            if self._live:
+                self._write_course(therapy)
+            return None
+
+    def _write_course(self, therapy: Therapy) -> None:
+        """A device whose anchor is lost begins a new one, which proves no settings of before."""
         anchor = self._anchor or Anchor(self._random(KEY_SIZE))
         if anchor != self._anchor or not self._kept:
             self._keep(anchor)

@@ -41,8 +41,9 @@ class Seen:
 class TherapyLoop:
     """One device's therapy, ticking. It is itself the `TherapyView` that the rest of the device is given."""
 
-    def __init__(self, therapy: Therapy, clock: Callable[[], int], save: Callable[[Therapy], object]) -> None:
-        """`clock`: seconds since the epoch. `save` makes the course durable; where it fails the therapy goes on."""
+    def __init__(self, therapy: Therapy, clock: Callable[[], int], save: Callable[[Therapy], Therapy | None]) -> None:
+        """`clock`: seconds since the epoch. `save` makes the course durable; where it fails the therapy goes on. It
+        gives back the therapy to go on with instead where the device was erased meanwhile."""
         self._therapy = therapy
         self._clock = clock
         self._save = save
@@ -81,15 +82,16 @@ class TherapyLoop:
 
     def tick(self) -> None:
         """One turn of the loop: time passes, and every so often the course is saved."""
-        self.change(lambda therapy: therapy.tick(self._clock()))
         self._ticks += 1
+        self.change(lambda therapy: therapy.tick(self._clock()))
         if self._ticks % SAVE_EVERY == 0:
             self._keep()
 
     def _keep(self) -> None:
         try:
             with self._lock:
-                self._save(self._therapy)
+                self._therapy = self._save(self._therapy) or self._therapy
+                self._seen = self._look()
             self.unsaved = None
         except DevguardError as error:
             self.unsaved = error

@@ -19,14 +19,17 @@ from devguard.session.records import RecordLayer
 from devguard.session.responder import EdhocResponder
 from devguard.session.table import ACTION_OF, TABLE, State, after_refusal, following
 from devguard.session.verbs import (
+    FACTORY,
     MAX_TEXT,
     PROTOCOL_VERSIONS,
     TRANSFER_VERSION,
     Accept,
     Approve,
+    Certificate,
     Close,
     Commit,
     Data,
+    Decommission,
     Done,
     Durable,
     Edhoc,
@@ -115,6 +118,10 @@ class DevicePort(Protocol):
         """Called before the boot that was asked for: the moment is judged once more."""
         ...
 
+    def decommission(self, challenge: bytes) -> bytes:
+        """Erase what makes the device somebody's; the certificate. Called before the boot into nothing."""
+        ...
+
     def report(self, challenge: bytes, version: int) -> bytes:
         """The signed report, as a bench of that version of the protocol reads it."""
         ...
@@ -151,6 +158,15 @@ class RebootNow:
 
 
 Action: TypeAlias = Reply | Keys | Ended | RebootNow
+
+
+def newest_common(hello: Hello) -> int:
+    """The newest version of the protocol that both speak; `RemoteProtocolError("link.protocol")` without one."""
+    common = set(hello.versions) & set(PROTOCOL_VERSIONS)
+    if not common:
+        known = f"1 to {max(PROTOCOL_VERSIONS)}"
+        raise RemoteProtocolError("link.protocol", f"the bench speaks protocols {hello.versions}, not {known}")
+    return max(common)
 
 
 class DeviceConversation:
@@ -192,6 +208,8 @@ class DeviceConversation:
         limit = self._port.limit() if self.state is State.LIMITED else None
         if limit is not None and (State.AUTHORISED, verb) in TABLE and (State.LIMITED, verb) not in TABLE:
             raise Refused(limit.code, limit.message, limit.hint)
+        if verb in FACTORY:
+            raise Refused("device.provisioned", "this device is enrolled; it is once, and never again")
         return following(self.state, verb)
 
     def _refuse(self, error: DevguardError, verb: Verb | None, *, sealed: bool) -> list[Action]:
@@ -226,11 +244,7 @@ class DeviceConversation:
         return self._act_sealed(message)
 
     def _greet(self, hello: Hello) -> Reply:
-        common = set(hello.versions) & set(PROTOCOL_VERSIONS)
-        if not common:
-            known = f"1 to {max(PROTOCOL_VERSIONS)}"
-            raise RemoteProtocolError("link.protocol", f"the bench speaks protocols {hello.versions}, not {known}")
-        self._version = max(common)
+        self._version = newest_common(hello)
         return Reply(encode_message(replace(self._port.hello(), version=self._version)), sealed=False)
 
     def _take(self, message: bytes) -> bool:
@@ -264,31 +278,42 @@ class DeviceConversation:
         return [Keys(records), Reply(encode_message(Edhoc(message_4)), sealed=False)]
 
     def _act_sealed(self, message: Message) -> list[Action]:
-        answer: Message
-        if isinstance(message, Data):
-            answer = Durable(self._port.data(message.offset, message.payload))
-        elif isinstance(message, (Offer, Recover)):
-            judge = self._port.offer if isinstance(message, Offer) else self._port.recover
-            answer = judge(message.envelope)
-            if self._version < TRANSFER_VERSION:
-                answer = replace(answer, encodings=())  # a bench of before would not know what to make of them
-        elif isinstance(message, LogRequest):
-            answer = self._port.log(message.challenge, message.offset)
-        elif isinstance(message, Transfer):
-            answer = Durable(self._port.transfer(message.encoding, message.size, message.digest))
-        elif isinstance(message, ReportRequest):
-            answer = ReportReply(self._port.report(message.challenge, self._version))
-        else:
-            if isinstance(message, Approve):
-                self._port.approve(message.approval, message.grant)
-            elif isinstance(message, Commit):
-                self._port.commit(message.manifest_digest)
-            elif isinstance(message, Reboot):
-                self._port.reboot()
-            elif isinstance(message, TrustChain):
-                self._port.trust_chain(message.piece, message.ending)
+        if isinstance(message, Close):
+            return []
+        answer = self._answer_of(message)
+        if answer is None:
+            self._do(message)
             answer = Done(int(verb_of(message)))
         actions: list[Action] = [Reply(encode_message(answer), sealed=True, passing=isinstance(message, Data))]
-        if isinstance(message, Reboot):
+        if isinstance(message, (Reboot, Decommission)):
             actions.append(RebootNow())
-        return [] if isinstance(message, Close) else actions
+        return actions
+
+    def _answer_of(self, message: Message) -> Message | None:
+        """What the device says to a question; None for a verb that is only done."""
+        if isinstance(message, Data):
+            return Durable(self._port.data(message.offset, message.payload))
+        if isinstance(message, (Offer, Recover)):
+            judge = self._port.offer if isinstance(message, Offer) else self._port.recover
+            accept = judge(message.envelope)
+            # A bench of before would not know what to make of encodings.
+            return accept if self._version >= TRANSFER_VERSION else replace(accept, encodings=())
+        if isinstance(message, LogRequest):
+            return self._port.log(message.challenge, message.offset)
+        if isinstance(message, Transfer):
+            return Durable(self._port.transfer(message.encoding, message.size, message.digest))
+        if isinstance(message, Decommission):
+            return Certificate(self._port.decommission(message.challenge))
+        if isinstance(message, ReportRequest):
+            return ReportReply(self._port.report(message.challenge, self._version))
+        return None
+
+    def _do(self, message: Message) -> None:
+        if isinstance(message, Approve):
+            self._port.approve(message.approval, message.grant)
+        elif isinstance(message, Commit):
+            self._port.commit(message.manifest_digest)
+        elif isinstance(message, Reboot):
+            self._port.reboot()
+        elif isinstance(message, TrustChain):
+            self._port.trust_chain(message.piece, message.ending)

@@ -26,6 +26,8 @@ class State(enum.StrEnum):
     STAGING = "staging"
     JUDGED = "judged"
     CLOSED = "closed"
+    BLANK = "blank"
+    NAMED = "named"
 
 
 TABLE: Final[dict[tuple[State, Verb], State]] = {
@@ -36,6 +38,7 @@ TABLE: Final[dict[tuple[State, Verb], State]] = {
     (State.AUTHORISED, Verb.OFFER): State.RECEIVING,
     (State.AUTHORISED, Verb.RECOVER): State.RECEIVING,
     (State.AUTHORISED, Verb.LOG): State.AUTHORISED,
+    (State.AUTHORISED, Verb.DECOMMISSION): State.CLOSED,
     (State.AUTHORISED, Verb.REPORT): State.AUTHORISED,
     (State.AUTHORISED, Verb.KEEP_ALIVE): State.AUTHORISED,
     (State.AUTHORISED, Verb.TRUST_CHAIN): State.AUTHORISED,
@@ -55,6 +58,12 @@ TABLE: Final[dict[tuple[State, Verb], State]] = {
     (State.JUDGED, Verb.REPORT): State.JUDGED,
     (State.JUDGED, Verb.KEEP_ALIVE): State.JUDGED,
     (State.JUDGED, Verb.CLOSE): State.CLOSED,
+    # A device that is not enrolled, or no more, begins here, and this is all it hears.
+    (State.BLANK, Verb.HELLO): State.BLANK,
+    (State.BLANK, Verb.ERASURE): State.BLANK,
+    (State.BLANK, Verb.ENROL): State.NAMED,
+    (State.NAMED, Verb.ENROL_TRUST): State.NAMED,
+    (State.NAMED, Verb.ENROL_CREDENTIALS): State.CLOSED,
 }
 
 # What a grant has to allow for a verb, else `grant.action`. Every other verb of a session is good under any grant.
@@ -62,6 +71,7 @@ ACTION_OF: Final[dict[Verb, Action]] = {
     Verb.OFFER: Action.UPDATE,
     Verb.RECOVER: Action.RECOVER,
     Verb.LOG: Action.READ_LOG,
+    Verb.DECOMMISSION: Action.DECOMMISSION,
 }
 
 # A grant that fails only because the trust document is too old opens a session for the newer one and nothing else;
@@ -81,6 +91,8 @@ AFTER_REFUSAL: Final[dict[State, State]] = {
     State.STAGING: State.AUTHORISED,
     State.JUDGED: State.CLOSED,
     State.CLOSED: State.CLOSED,
+    State.BLANK: State.CLOSED,
+    State.NAMED: State.CLOSED,
 }
 AFTER_REFUSED_VERB: Final[dict[tuple[State, Verb], State]] = {
     (State.RECEIVING, Verb.TRANSFER): State.AUTHORISED,
@@ -104,7 +116,7 @@ def after_refusal(state: State, verb: Verb | None) -> State:
 
 def diagram() -> str:
     """The table as a Mermaid state diagram."""
-    lines = ["stateDiagram-v2", f"    [*] --> {State.WAITING}"]
+    lines = ["stateDiagram-v2", f"    [*] --> {State.WAITING}", f"    [*] --> {State.BLANK}: not enrolled"]
     lines += [f"    {state} --> {after}: {verb.name.lower()}" for (state, verb), after in TABLE.items()]
     lines.append(f"    {LIMITED_AFTER[0]} --> {State.LIMITED}: {LIMITED_AFTER[1].name.lower()}, trust too old")
     lines.append(

@@ -18,6 +18,7 @@ from devguard import wire
 from devguard.errors import RemoteProtocolError
 from devguard.evidence.device_log import MAX_SIZE
 from devguard.manifest.envelope import MAX_OFFER
+from devguard.session import factory_verbs as factory
 
 PROTOCOL_VERSION: Final = 1
 TRANSFER_VERSION: Final = 2  # version 1, and accept may list encodings
@@ -30,10 +31,17 @@ MAX_PIECE: Final = 2048
 """Bytes of a device's log in one message."""
 MAX_GRANT: Final = 8 * 1024
 MAX_TEXT: Final = 1024
+MAX_NAME: Final = 128
+MAX_KEYS: Final = 4
+MAX_CREDENTIAL: Final = 8 * 1024
+MAX_CERTIFICATE: Final = 16 * 1024
+MAX_PLAIN: Final = 4096
+"""Bytes of a trust document in one message to a device that is not enrolled."""
 
 
 class Verb(enum.IntEnum):
-    """Numbers on the wire. Below 10: plain. 10 to 19, 30 to 39: bench to device. 20 to 29: device to bench."""
+    """Numbers on the wire. Below 10: plain. 10 to 19, 30 to 39: bench to device. 20 to 29: device to bench. 40 to 49:
+    plain, with a device that is not enrolled."""
 
     HELLO = 0
     EDHOC = 1
@@ -55,8 +63,17 @@ class Verb(enum.IntEnum):
     DURABLE = 23
     REPORT_REPLY = 24
     LOG_PIECE = 25
+    CERTIFICATE = 26
     RECOVER = 30
     LOG = 31
+    DECOMMISSION = 32
+    ENROL = 40
+    ENROL_KEYS = 41
+    ENROL_TRUST = 42
+    ENROL_CREDENTIALS = 43
+    ENROL_TAKEN = 44
+    ERASURE = 45
+    ERASURE_REPLY = 46
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,10 +265,26 @@ class LogPiece:
     piece: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Decommission:
+    """Erase what makes this device ours: keys, credential, trust, therapy. The answer is the certificate of it."""
+
+    challenge: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Device: its signed certificate of erasure (`session.erasure`)."""
+
+    certificate: bytes
+
+
 Message: TypeAlias = (
     Hello | HelloReply | Edhoc | EdhocFailure | Approve | Offer | Data | Commit | Reboot | ReportRequest
     | KeepAlive | Close | TrustChain | Transfer | Done | Accept | RefusedReply | Durable | ReportReply
-    | Recover | LogRequest | LogPiece
+    | Recover | LogRequest | LogPiece | Decommission | Certificate
+    | factory.Enrol | factory.EnrolKeys | factory.EnrolTrust | factory.EnrolCredentials | factory.EnrolTaken
+    | factory.Erasure | factory.ErasureReply
 )  # fmt: skip
 
 Check: TypeAlias = Callable[[Any], bool]
@@ -271,6 +304,15 @@ def _text(value: Any) -> bool:
 
 def _uints(value: Any) -> bool:
     return isinstance(value, list) and 0 < len(value) <= 16 and all(_uint(2**16)(item) for item in value)
+
+
+def _name(low: int) -> Check:
+    return lambda value: type(value) is str and low <= len(value) <= MAX_NAME and (not value or value.isprintable())
+
+
+def _blobs(value: Any) -> bool:
+    fits = _bytes(1, MAX_CREDENTIAL)
+    return isinstance(value, list) and 0 < len(value) <= MAX_KEYS and all(map(fits, value))
 
 
 _OFFSET = _uint(2**40)
@@ -297,9 +339,19 @@ _LAYOUT: Final[dict[Verb, tuple[type[Any], tuple[Check, ...]]]] = {
     Verb.LOG_PIECE: (LogPiece, (_uint(MAX_SIZE), _bytes(1, MAX_PIECE))),
     Verb.RECOVER: (Recover, (_bytes(1, MAX_OFFER),)),
     Verb.LOG: (LogRequest, (_bytes(NONCE_SIZE, NONCE_SIZE), _uint(MAX_SIZE))),
+    Verb.DECOMMISSION: (Decommission, (_bytes(NONCE_SIZE, NONCE_SIZE),)),
+    Verb.CERTIFICATE: (Certificate, (_bytes(1, MAX_CERTIFICATE),)),
+    Verb.ENROL: (factory.Enrol, (_name(1), _name(1), _name(1), _name(0), _bytes(NONCE_SIZE, NONCE_SIZE))),
+    Verb.ENROL_KEYS: (factory.EnrolKeys, (_blobs,)),
+    Verb.ENROL_TRUST: (factory.EnrolTrust, (_bytes(1, MAX_PLAIN), _uint(Ending.DOCUMENT))),
+    Verb.ENROL_CREDENTIALS: (factory.EnrolCredentials, (_blobs,)),
+    Verb.ENROL_TAKEN: (factory.EnrolTaken, (_uint(255),)),
+    Verb.ERASURE: (factory.Erasure, ()),
+    Verb.ERASURE_REPLY: (factory.ErasureReply, (_bytes(1, MAX_CERTIFICATE),)),
 }
 _VERB_OF: Final = {kind: verb for verb, (kind, _) in _LAYOUT.items()}
-PLAIN: Final = frozenset({Verb.HELLO, Verb.HELLO_REPLY, Verb.EDHOC, Verb.EDHOC_FAILURE})
+FACTORY: Final = frozenset(verb for verb in Verb if verb >= Verb.ENROL)
+PLAIN: Final = frozenset({Verb.HELLO, Verb.HELLO_REPLY, Verb.EDHOC, Verb.EDHOC_FAILURE}) | FACTORY
 
 
 def verb_of(message: Message) -> Verb:

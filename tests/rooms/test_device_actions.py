@@ -366,7 +366,7 @@ def test_a_long_log_travels_in_bounded_pieces() -> None:
         inner(message, sealed=sealed)
         sizes.extend(len(one) for one in pipe.inbox[True])
 
-    pipe.deliver = deliver  # type: ignore[method-assign]
+    pipe.deliver = deliver
     found = read(device, pipe=pipe)
     assert len(found.log.events) == RING_SIZE
     assert not found.log.whole
@@ -429,7 +429,7 @@ def test_what_a_stranger_adds_meanwhile_is_read_too() -> None:
             stranger.ask(Data(0, b"x"), sealed=False)
         inner(message, sealed=sealed)
 
-    pipe.deliver = deliver  # type: ignore[method-assign]
+    pipe.deliver = deliver
     found = read(device, pipe=pipe)
     assert done
     assert [one.name for one in found.log.events][-3:] == ["log-read", "refused", "log-read"]
@@ -512,7 +512,7 @@ def test_a_log_that_leaves_out_what_the_report_counts_is_refused() -> None:
         node.store = device.store = kept
         return signed
 
-    node.signed_log = without_the_last  # type: ignore[method-assign]
+    node.signed_log = without_the_last
     with pytest.raises(Refused, match=r"device\.log"):
         read(device)
 
@@ -532,7 +532,7 @@ def test_a_device_of_before_is_not_asked_what_it_does_not_know() -> None:
     def deliver(message: bytes, *, sealed: bool) -> None:
         inner(encode_message(Hello((2, 1))) if message[1] == Verb.HELLO else message, sealed=sealed)
 
-    pipe.deliver = deliver  # type: ignore[method-assign]
+    pipe.deliver = deliver
     with pytest.raises(LinkError, match=r"link\.protocol"):
         read(device, pipe=pipe)
     with pytest.raises(LinkError, match=r"link\.protocol"):

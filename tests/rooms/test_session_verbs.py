@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from devguard import wire
 from devguard.errors import DevguardError, RemoteProtocolError
-from devguard.session import verbs
+from devguard.session import factory_verbs, verbs
 from devguard.session.table import AFTER_REFUSAL, TABLE, State, diagram, following
 from devguard.session.verbs import Verb, decode_message, encode_message, verb_of
 
@@ -37,6 +37,15 @@ EXAMPLES: dict[Verb, verbs.Message] = {
     Verb.LOG_PIECE: verbs.LogPiece(300, b"l"),
     Verb.RECOVER: verbs.Recover(b"e"),
     Verb.LOG: verbs.LogRequest(bytes(16), 2048),
+    Verb.CERTIFICATE: verbs.Certificate(b"c"),
+    Verb.DECOMMISSION: verbs.Decommission(bytes(16)),
+    Verb.ENROL: factory_verbs.Enrol("insulin-pump", "revA", "IP-1", "", bytes(16)),
+    Verb.ENROL_KEYS: factory_verbs.EnrolKeys((b"k", b"l")),
+    Verb.ENROL_TRUST: factory_verbs.EnrolTrust(b"t", 1),
+    Verb.ENROL_CREDENTIALS: factory_verbs.EnrolCredentials((b"c", b"d")),
+    Verb.ENROL_TAKEN: factory_verbs.EnrolTaken(43),
+    Verb.ERASURE: factory_verbs.Erasure(),
+    Verb.ERASURE_REPLY: factory_verbs.ErasureReply(b"c"),
 }
 
 # Locked: these bytes are added to, never changed.
@@ -68,6 +77,15 @@ LOCKED = {
     Verb.LOG_PIECE: "83181919012c416c",
     Verb.RECOVER: "82181e4165",
     Verb.LOG: "83181f50" + "00" * 16 + "190800",
+    Verb.CERTIFICATE: "82181a4163",
+    Verb.DECOMMISSION: "82182050" + "00" * 16,
+    Verb.ENROL: "8618286c" + b"insulin-pump".hex() + "64" + b"revA".hex() + "64" + b"IP-1".hex() + "6050" + "00" * 16,
+    Verb.ENROL_KEYS: "8218298241" + "6b" + "416c",
+    Verb.ENROL_TRUST: "83182a417401",
+    Verb.ENROL_CREDENTIALS: "82182b824163" + "4164",
+    Verb.ENROL_TAKEN: "82182c182b",
+    Verb.ERASURE: "81182d",
+    Verb.ERASURE_REPLY: "82182e4163",
 }
 
 
@@ -150,6 +168,10 @@ def test_everything_outside_the_table_is_out_of_order() -> None:
 def test_the_table_lets_nothing_happen_before_authorisation() -> None:
     before = {State.WAITING, State.GREETED, State.ANSWERED}
     assert {verb for state, verb in TABLE if state in before} == {Verb.HELLO, Verb.EDHOC}
+    nobody = {State.BLANK, State.NAMED}
+    assert {verb for state, verb in TABLE if state in nobody} <= {Verb.HELLO, *verbs.FACTORY}
+    assert {state for state, verb in TABLE if verb in verbs.FACTORY} == nobody
+    assert {after for (state, _), after in TABLE.items() if state in nobody} == nobody | {State.CLOSED}
     assert all(state is not State.CLOSED for state, _ in TABLE)
     assert set(AFTER_REFUSAL) == set(State)
 

@@ -35,7 +35,7 @@ class Clock:
 
 
 def loop_of(save: Callable[[Therapy], object] = len, clock: Callable[[], int] | None = None) -> TherapyLoop:
-    return TherapyLoop(new_therapy(load_model("insulin-pump")), clock or Clock(), save)  # type: ignore[arg-type]
+    return TherapyLoop(new_therapy(load_model("insulin-pump")), clock or Clock(), save)
 
 
 def nothing(_therapy: Therapy) -> None:
@@ -87,7 +87,7 @@ def test_the_course_is_saved_every_so_often_and_at_the_end_and_a_full_disk_stops
         loop.tick()
         assert (loop.unsaved is not None) == (len(saved) == 1)
     assert len(saved) == 2
-    assert loop.seen.ticks == 2 * SAVE_EVERY - 1
+    assert loop.seen.ticks == 2 * SAVE_EVERY
     loop.stop()
     assert len(saved) == 3
 

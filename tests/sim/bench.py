@@ -41,8 +41,9 @@ from devguard.grant.credential import issue_credential
 from devguard.manifest.description import ComponentDescription
 from devguard.manifest.envelope import Envelope, sever
 from devguard.session.connect import Bench, Connected, connect
+from devguard.session.conversation import Conversation
 from devguard.session.credentials import OwnCredential, by_suite
-from devguard.session.device_side import DeviceConversation, Ended, Keys, RebootNow, Reply
+from devguard.session.device_side import Ended, Keys, RebootNow, Reply
 from devguard.session.script import Attach, Flush, OpenPlain, Receive, Script, Send
 from devguard.session.suites import PRODUCTION
 from devguard.session.table import State
@@ -307,15 +308,15 @@ class Pipe:
 
     def __init__(self, device: Device) -> None:
         self.device = device
-        self.plain: DeviceConversation | None = None
-        self.session: DeviceConversation | None = None
+        self.plain: Conversation | None = None
+        self.session: Conversation | None = None
         self.inbox: dict[bool, deque[bytes]] = {True: deque(), False: deque()}
         self.sent: list[tuple[bytes, bool]] = []
         self.cut_after: int | None = None
 
     def open(self) -> None:
         """A new connection: a new attempt."""
-        self.plain = DeviceConversation(self.device.node.attend(), self.device.random)
+        self.plain = self.device.node.converse(self.device.random)
         self.inbox[False].clear()
 
     def lose(self) -> None:
