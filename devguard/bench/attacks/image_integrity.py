@@ -96,6 +96,8 @@ class OwnAlgorithm(Row):
         yield "algorithm crc32", with_block(block), algorithm
         block = _block({ALG: 5, **kid}, {}, tag, cbor=MAC0)
         yield "a MAC keyed with the public key", with_block(block), ("envelope.malformed", "signature.algorithm")
+        classical = scene.release(signers=("release", "release-2", "quality-2"))
+        yield "enough people, none of them post-quantum", classical, ("signature.hybrid",)
         thief = MemorySigner.generate(Algorithm.ESP256)
         own = sign1(thief, signed, typ=None, detached=True)
         yield "a key of the attacker's own", with_block(own.encode()), ("key.unknown",)

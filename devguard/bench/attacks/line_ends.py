@@ -280,6 +280,7 @@ class NoSerialPort(Row):
         for what, path in self._ports(scene).items():
             attempt = scene.pushing(file, "--port", str(path))
             scene.refuses(f"{what} as the port", attempt, "link.port", by=By.OFFLINE)
+        scene.refuses("the terminal one sits at", functools.partial(self._own, scene), "link.port", by=By.OFFLINE)
         text = (scene.folder / "regular").read_bytes()
         scene.holds("not one byte was written to the file", text == b"a file of the hospital's")
         for what, classes in _ADAPTERS.items():
@@ -289,6 +290,20 @@ class NoSerialPort(Row):
                 scene.goes_through(what, attempt)
             else:
                 scene.refuses(what, attempt, wanted, by=By.NOBODY)
+
+    @staticmethod
+    def _own(scene: Scene) -> str | None:
+        """A push to the terminal on which this very process reads what is typed."""
+        keyboard, terminal = os.openpty()
+        saved = os.dup(0)
+        os.dup2(terminal, 0)
+        try:
+            with scene.device.hurry():
+                return scene.pushing(scene.next, "--port", os.ttyname(terminal))()
+        finally:
+            os.dup2(saved, 0)
+            for one in (saved, keyboard, terminal):
+                os.close(one)
 
     @staticmethod
     def _ports(scene: Scene) -> dict[str, Path]:

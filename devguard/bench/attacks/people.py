@@ -211,6 +211,20 @@ class UsedTwice(Row):
         scene.holds("which stays as it was", not before.differences(other.snapshot()))
         scene.again()
         self._race(scene)
+        if scene.world.model.facts.clock is Clock.NONE:
+            scene.again()
+            self._nonces(scene)
+
+    def _nonces(self, scene: Scene) -> None:
+        """A device without a clock: its nonce stands for the hours it cannot see."""
+        bound, newer = scene.grant(), scene.release("1.3.0", 4)
+        scene.goes_through("under its nonce", scene.pushing(scene.next, grants=[bound]))
+        for what, one in (
+            ("under a nonce that is used up", bound),
+            ("under a nonce it never gave", scene.grant(device_nonce=bytes(16))),
+            ("under none", scene.grant(device_nonce=None)),
+        ):
+            scene.refuses(what, self._offering(scene, newer, one), "grant.replay", by=By.DEVICE_ALONE)
 
     @staticmethod
     def _offering(scene: Scene, build: Build, grant: Grant) -> Attempt:

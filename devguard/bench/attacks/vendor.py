@@ -37,6 +37,7 @@ PEOPLE: Final = {
     "release-2": ("Bea Release", RoleName.RELEASE, Algorithm.ESP256),
     "release-3": ("Bob Release", RoleName.RELEASE, Algorithm.ED25519),
     "quality": ("Cleo Quality", RoleName.QUALITY, Algorithm.ML_DSA_65),
+    "quality-2": ("Carl Quality", RoleName.QUALITY, Algorithm.ESP256),
     "authority": ("Dana Authority", RoleName.TECHNICIAN_AUTHORITY, Algorithm.ESP256),
     "factory": ("Emil Factory", RoleName.DEVICE_AUTHORITY, Algorithm.ESP256),
     "technician": ("Finn Technician", RoleName.TECHNICIAN, Algorithm.ESP256),
@@ -47,7 +48,8 @@ SIGNERS: Final = ("release", "release-2", "quality")
 """Who signs an honest release: two of three release persons, and quality with a post-quantum key."""
 TRUST_OPTIONS: Final = (
     "--root", "root", "--root", "root-2", "--threshold", "2", "--role", "release=release,release-2,release-3:2",
-    "--role", "quality=quality:1", "--role", "technician-authority=authority:1", "--role", "device-authority=factory:1",
+    "--role", "quality=quality,quality-2:1", "--role", "technician-authority=authority:1",
+    "--role", "device-authority=factory:1",
 )  # fmt: skip
 
 
