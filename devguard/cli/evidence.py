@@ -38,12 +38,16 @@ evidence.add_command(compare)
 @click.pass_obj
 def show(invocation: Invocation, last: int) -> None:
     """Show the newest records (read without judging them; `verify` judges)."""
-    from collections import deque
+    from itertools import islice
 
     from devguard.evidence.log import read_records
+    from devguard.evidence.newest import backwards
 
     folder = evidence_folder(invocation)
-    records = list(deque(enumerate(read_records(folder)), maxlen=last))
+    newest = [(entry.index, entry.record) for entry, _ in islice(backwards(folder), last)]
+    records = newest[::-1]
+    if not records:
+        next(read_records(folder), None)  # no record is one thing, no log another
     data = [{"index": index, **record.to_json()} for index, record in records]
     lines = [
         f"{index:6} {iso(record.time)} {record.code or 'ok':24} {record.action:18} {record.actor}"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -22,7 +23,15 @@ from devguard.cli.times import iso
 from devguard.errors import DevguardError, Malformed, Refused
 from devguard.evidence.frame import Broken
 from devguard.evidence.log import read_entries, read_records
-from devguard.evidence.record import DigestOf, Record, Statement, encode_entry, may_have_statements
+from devguard.evidence.record import (
+    TIME_TOLERANCE,
+    DigestOf,
+    Entry,
+    Record,
+    Statement,
+    encode_entry,
+    may_have_statements,
+)
 from devguard.evidence.tree import Frontier, leaf_hash
 
 if TYPE_CHECKING:
@@ -38,21 +47,25 @@ _CODE: Final = "log.tampered"
 _APART: Final = ("key.revoked", "key.expired", "session.handshake")
 _SIGNED_ACTIONS: Final = (b"-begun", b"device.acknowledge")
 T = TypeVar("T")
+_RECENT: Final = 64  # so many trees back, a countersigned head is compared at once
 FLOOR_TOLERANCE: Final = 86_400  # seconds by which an authority's clock may be ahead of a station's
 
 
 @dataclass(slots=True)
 class Devices:
-    """What was held against one log, which verified. trust: the document in use, then those before it."""
+    """What is held against one log. trust: the document in use, then those before it; head: of the log, once proven."""
 
     folder: Path
     trust: Sequence[TrustDocument]
-    head: Checkpoint
+    origin: str
+    head: Checkpoint = field(init=False)
     reports: int = 0
     pushes: int = 0
     apart: int = 0
     serials: set[str] = field(default_factory=set)
     files: list[str] = field(default_factory=list)
+    _wrong: DevguardError | None = None
+    _recent: deque[tuple[int, tuple[bytes, ...]]] = field(default_factory=lambda: deque([(0, ())], _RECENT))
     _claims: list[tuple[int, str, Checkpoint]] = field(default_factory=list)
     _credentials: dict[bytes, bytes] = field(default_factory=dict)
     _others: list[Path] = field(default_factory=list)
@@ -70,12 +83,23 @@ class Devices:
 
     # inside the log
 
-    def check_log(self) -> None:
-        """Every statement in the log against its record; raises `Broken("log.tampered")` for the first that is false,
-        `Refused("key.unknown")` for one by a key that nobody here can place."""
-        for entry in read_entries(self.folder, self.head.size):
-            if may_have_statements(entry.body) or any(word in entry.body for word in _SIGNED_ACTIONS):
+    def visit(self, entry: Entry, tree: Frontier) -> None:
+        """Look at one entry of a log that is being verified; what is wrong with it waits until the log is proven."""
+        if self._wrong is None and (
+            may_have_statements(entry.body) or any(word in entry.body for word in _SIGNED_ACTIONS)
+        ):
+            try:
                 self._check_record(entry.index, entry.record)
+            except DevguardError as error:
+                self._wrong = error
+        self._recent.append((tree.size, tree.hashes))
+
+    def finish(self, head: Checkpoint) -> None:
+        """The log is proven. Raises `Broken("log.tampered")` for the first statement in it that is false,
+        `Refused("key.unknown")` for one by a key that nobody here can place."""
+        self.head = head
+        if self._wrong is not None:
+            raise self._wrong
         self._check_claims()
 
     def _check_record(self, index: int, record: Record) -> None:
@@ -126,7 +150,7 @@ class Devices:
         if record.time + FLOOR_TOLERANCE < report.clock_floor:
             raise Broken(_CODE, index, f"it is dated before {iso(report.clock_floor)}, which the device knew was past")
         if head is not None:
-            self._claims.append((index, f"device {report.serial}", head))
+            self._claim(index, f"device {report.serial}", head)
         self.reports += 1
         self.serials.add(report.serial)
 
@@ -140,13 +164,14 @@ class Devices:
                 raise Broken(_CODE, index, "the beginning of a push that no technician has signed")
             return
         one = read_grant(cwt)
-        serial, manifest, grant, head = _pushed(signed, one.holder, record.request)
+        serial, manifest, grant, time, head = _pushed(signed, one.holder, record.request)
         self._check_grant(read_chain(one), record.time)
         digests = (record.digests.get(DigestOf.MANIFEST), record.digests.get(DigestOf.GRANT))
         if (serial, manifest, grant) != (record.device, *digests) or hashlib.sha256(cwt).digest() != grant:
             raise Broken(_CODE, index, f"{one.subject} has signed something else than it says")
+        _check_dated(index, record, one.subject, time)
         if head is not None:
-            self._claims.append((index, one.subject, head))
+            self._claim(index, one.subject, head)
         self.pushes += 1
 
     def _acknowledged(self, index: int, record: Record) -> None:
@@ -162,7 +187,8 @@ class Devices:
         said = read_acknowledgement(signed, key)
         if (said.serial, said.report) != (record.device, record.digests.get(DigestOf.REPORT)):
             raise Broken(_CODE, index, "another state of the device was acknowledged than it says")
-        self._claims.append((index, record.actor, said.checkpoint))
+        _check_dated(index, record, record.actor, said.time)
+        self._claim(index, record.actor, said.checkpoint)
 
     def _check_grant(self, chain: tuple[Grant, ...], now: int) -> None:
         """Whether an authority stands behind a grant, and every link holds; what it allowed is the record's story."""
@@ -185,12 +211,21 @@ class Devices:
         for child, parent in pairwise(chain):
             check_link(child, parent)
 
+    def _claim(self, index: int, who: str, head: Checkpoint) -> None:
+        """A head that somebody countersigned; as a rule it lies a few records back, else it waits for a second walk."""
+        for size, hashes in reversed(self._recent):
+            if size == head.size and head.origin == self.origin:
+                if Frontier(size, hashes).root() == head.root:
+                    return
+                break
+        self._claims.append((index, who, head))
+
     def _check_claims(self) -> None:
-        """Every countersigned head against the records that lie there."""
+        """Every countersigned head that is not settled yet against the records that lie there."""
         wanted = {head.size for _, _, head in self._claims}
         roots = self._roots(wanted)
         for index, who, head in self._claims:
-            if head.origin != self.head.origin:
+            if head.origin != self.origin:
                 raise Broken(_CODE, index, f"{who} countersigned another log, {head.origin}")
             if head.size > index or head.root != roots[head.size]:
                 size = min(head.size, index)
@@ -277,7 +312,7 @@ class Devices:
     def _against_report(self, path: Path, one: DeviceStatement, report: Report) -> None:
         head = None if one.opening is None else one.opening.check(report.challenge)
         known = self._index_of(one.digest)
-        if head is not None and head.origin == self.head.origin:
+        if head is not None and head.origin == self.origin:
             self._countersigned(report.serial, head)
             if known is None:
                 raise Refused(
@@ -306,19 +341,25 @@ class Devices:
         return None
 
 
-def _pushed(signed: bytes, key: CoseKey, request: str) -> tuple[str, bytes, bytes, Checkpoint | None]:
-    """(serial, manifest digest, grant digest, head of the log) that a technician signed before a push."""
+def _check_dated(index: int, record: Record, who: str, time: int) -> None:
+    """A record is dated as what was signed for it, give or take what a clock may be corrected by."""
+    if abs(record.time - time) > TIME_TOLERANCE:
+        raise Broken(_CODE, index, f"it is dated {iso(record.time)}, what {who} signed for it {iso(time)}")
+
+
+def _pushed(signed: bytes, key: CoseKey, request: str) -> tuple[str, bytes, bytes, int, Checkpoint | None]:
+    """(serial, manifest digest, grant digest, time, head of the log) that a technician signed before a push."""
     from devguard.evidence.push_statement import read_push_statement
     from devguard.session.smp_proof import TYP as SMP_TYP
     from devguard.session.smp_proof import read_statement
 
     if _type_of(signed) == SMP_TYP:
         over_smp = read_statement(signed, key)
-        return over_smp.serial, over_smp.manifest_digest, over_smp.grant_digest, None
+        return over_smp.serial, over_smp.manifest_digest, over_smp.grant_digest, over_smp.time, None
     said = read_push_statement(signed, key)
     if said.request != request:
         raise Refused(_CODE, "it is of another push")
-    return said.serial, said.manifest_digest, said.grant_digest, said.checkpoint
+    return said.serial, said.manifest_digest, said.grant_digest, said.time, said.checkpoint
 
 
 def _authority(trust: TrustDocument, signed: bytes) -> CoseKey:

@@ -27,6 +27,7 @@ from devguard.cli.times import iso
 from devguard.errors import Refused
 
 if TYPE_CHECKING:
+    from devguard.cli.evidence_devices import Devices
     from devguard.evidence.checkpoint import Checkpoint
     from devguard.evidence.cosign import Cosignature
     from devguard.evidence.verify import LogReport
@@ -162,25 +163,31 @@ class _Whole:
         self, earlier: Sequence[Path], reports: Sequence[Path], others: Sequence[Path], wanted: Demand | None
     ) -> None:
         """Verify, compare with what was kept elsewhere, and say so."""
-        from devguard.evidence.checkpoint import open_checkpoint
+        from devguard.evidence.checkpoint import open_checkpoint, origin_of
         from devguard.evidence.verify import claimed_origin, verify_log
 
-        invocation, folder = self.invocation, self.folder
-        station = station_of(invocation, lambda: claimed_origin(folder), self.reference, self.trust_file)
+        folder = self.folder
+        station = station_of(self.invocation, lambda: claimed_origin(folder), self.reference, self.trust_file)
         notes = [note_in(read_text(path)) for path in earlier]
         heads = tuple(open_checkpoint(note, station.key) for note in notes)
+        devices = self._devices(origin_of(station.key), reports)
         try:
-            report = verify_log(folder, station.key, earlier=heads)
+            visit = None if devices is None else devices.visit
+            report = verify_log(folder, station.key, earlier=heads, visit=visit)
         except Refused as error:
-            if error.code != "log.missing" or not self.own:
-                raise
-            self._remembered(0)
+            if error.code == "log.missing" and self.own:
+                self._remembered(0)
             raise
         if self.own:
             self._remembered(report.records)
         found, covered = self._cosigned(notes, heads, wanted)
-        devices = self._devices(report, reports, others)
-        self._tell(station, report, heads, found, covered, wanted, devices)
+        if devices is not None:
+            devices.finish(report.checkpoint)
+            for other in others:
+                devices.add_other(self.invocation, log_in(other), self.trust_file)
+            for path in reports:
+                devices.check_file(path, self.invocation.now())
+        self._tell(station, report, heads, found, covered, wanted, None if devices is None else devices.as_dict())
 
     def _remembered(self, records: int) -> None:
         """A log that was removed and begun anew is whole in itself: only the station's memory tells."""
@@ -210,22 +217,14 @@ class _Whole:
                 refusal = error
         raise refusal
 
-    def _devices(self, report: LogReport, reports: Sequence[Path], others: Sequence[Path]) -> dict[str, Any] | None:
-        """What devices and technicians signed, held against the log; None without a trust document to judge it by."""
+    def _devices(self, origin: str, reports: Sequence[Path]) -> Devices | None:
+        """What devices and technicians signed, to be held against the log; None without a trust document for it."""
         from devguard.cli.evidence_devices import Devices
 
         trust = documents(self.invocation, self.trust_file)
-        if not trust:
-            if reports:
-                raise Refused("trust.missing", "a device's word is judged by a trust document: --trust")
-            return None
-        devices = Devices(self.folder, trust, report.checkpoint)
-        devices.check_log()
-        for other in others:
-            devices.add_other(self.invocation, log_in(other), self.trust_file)
-        for path in reports:
-            devices.check_file(path, self.invocation.now())
-        return devices.as_dict()
+        if not trust and reports:
+            raise Refused("trust.missing", "a device's word is judged by a trust document: --trust")
+        return Devices(self.folder, trust, origin) if trust else None
 
     def _tell(
         self,

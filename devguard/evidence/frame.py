@@ -23,7 +23,7 @@ from devguard.evidence.tree import Frontier
 
 HEAD: Final = struct.Struct(">II")
 MAX_FRAME: Final = HEAD.size + MAX_ENTRY
-SEGMENT_SIZE: Final = 4 * 1024 * 1024
+SEGMENT_SIZE: Final = 1024 * 1024  # what every command reads of a log to open it, at most
 PAGE: Final = 4096
 LEAD: Final = 3 * PAGE
 FORMAT_NAME: Final = "devguard-evidence"

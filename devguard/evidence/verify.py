@@ -8,7 +8,7 @@ did not sign as it stands. One signature is checked where all is well; the rest 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -20,12 +20,14 @@ from devguard.evidence.checkpoint import Checkpoint, check_station_key, origin_o
 from devguard.evidence.ending import Ending, Rest, find_end, holds, opener, start
 from devguard.evidence.frame import Broken, NoHead
 from devguard.evidence.heads import Snapshot
-from devguard.evidence.record import FORMAT_2, sealed_text
+from devguard.evidence.record import FORMAT_2, Entry, sealed_text
 from devguard.evidence.scan import Walk
 from devguard.evidence.standing import Standing, resolve
-from devguard.evidence.tree import MAX_SIZE
+from devguard.evidence.tree import MAX_SIZE, Frontier
 
 _CODE: Final = "log.tampered"
+Visit = Callable[[Entry, Frontier], None]
+"""Shown an entry and the tree up to and with it."""
 _CHANGED: Final = "it is not the one that was signed"
 _WINDOW: Final = 256
 
@@ -50,16 +52,19 @@ class LogReport:
         return self.checkpoint.size
 
 
-def verify_log(folder: Path, key: CoseKey, *, earlier: tuple[Checkpoint, ...] = ()) -> LogReport:
+def verify_log(
+    folder: Path, key: CoseKey, *, earlier: tuple[Checkpoint, ...] = (), visit: Visit | None = None
+) -> LogReport:
     """Check every file of the log in `folder` against the station's public key.
 
-    `earlier`: checkpoints kept elsewhere; the log must continue each. Raises `log.tampered` or `log.truncated`
+    `earlier`: checkpoints kept elsewhere; the log must continue each. `visit` is shown every entry, which is not proven
+    until this returns. Raises `log.tampered` or `log.truncated`
     (`Refused` or `Malformed`) naming the first bad record, `Refused("log.missing")`, `LinkError("file.unreadable")`.
     """
     check_station_key(key)
     found, standing = _stand(folder, key)
     try:
-        ending = _walked(folder, found, standing, key, earlier)
+        ending = _walked(folder, found, standing, key, earlier, visit)
     except Broken as error:
         raise _first_bad(folder, standing, key, error) from None
     interrupted = standing.untidy or standing.started is not None or ending.rest is not Rest.NOTHING
@@ -89,13 +94,22 @@ def _stand(folder: Path, key: CoseKey | None) -> tuple[Snapshot, Standing]:
     return found, standing
 
 
-def _walked(folder: Path, found: Snapshot, standing: Standing, key: CoseKey, earlier: tuple[Checkpoint, ...]) -> Ending:
+def _walked(
+    folder: Path,
+    found: Snapshot,
+    standing: Standing,
+    key: CoseKey,
+    earlier: tuple[Checkpoint, ...],
+    visit: Visit | None,
+) -> Ending:
     """The end of the log, everything before it compared with the head and with what was kept elsewhere."""
     walk, head = start(folder, standing), standing.heads[0]
     roots = _roots_wanted(head.checkpoint, earlier)
     _compare(walk, roots)
-    for _ in walk.entries(head.size):
+    for entry in walk.entries(head.size):
         _compare(walk, roots)
+        if visit is not None:
+            visit(entry, walk.frontier)
     if walk.frontier.root() != head.checkpoint.root:
         raise Broken(_CODE, max(head.size - 1, 0), _CHANGED)
     ending = find_end(walk, standing, found, key)

@@ -216,6 +216,47 @@ def test_a_history_rewritten_by_the_stations_key_contradicts_what_others_signed_
     assert "countersigned" in result.json["error"]["message"]
 
 
+def of(record: Record, **changes: object) -> Record:
+    return Record(**{**{name: getattr(record, name) for name in Record.__slots__}, **changes})
+
+
+def test_a_history_dated_back_as_a_whole_contradicts_technicians_and_devices(today: Path) -> None:
+    """Time does not go back in it anywhere; the log of the station alone cannot tell."""
+    month = 30 * 86_400
+    rewritten(today, lambda kept: [of(one, time=one.time - month) for one in kept])
+    (today / "memory.cbor").unlink()
+    result = verify(today)
+    assert (result.status, result.code) == (1, "log.tampered")
+    assert "is dated" in result.json["error"]["message"]
+
+    def unsigned(kept: list[Record]) -> list[Record]:
+        """The same without what technicians signed: the devices' clock floors are left."""
+        reported = [one for one in kept if Statement.PUSH not in one.statements]
+        bare = {name: Statement[name] for name in ("REPORT", "CREDENTIAL")}
+        return [
+            of(one, statements={kind: one.statements[kind] for kind in bare.values() if kind in one.statements})
+            for one in reported
+        ]
+
+    rewritten(today, lambda kept: [of(one, time=max(one.time - 11 * month, 0)) for one in unsigned(kept)])
+    result = verify(today)
+    assert (result.status, result.code) == (1, "log.tampered")
+    assert "which the device knew was past" in result.json["error"]["message"]
+
+
+@pytest.mark.parametrize("kind", [Statement.CHALLENGE, Statement.REPORT, Statement.CREDENTIAL])
+def test_a_statement_that_was_changed_makes_its_record_false(today: Path, kind: Statement) -> None:
+    kept = list(read_records(today / "evidence"))
+    at = next(index for index, one in enumerate(kept) if one.action == "device.report")
+    changed = bytearray(kept[at].statements[kind])
+    changed[len(changed) // 2] ^= 1
+    log = EvidenceLog.open(today / "evidence", station(today))  # type: ignore[arg-type] # a signer
+    index = log.append(of(kept[at], time=kept[-1].time, statements={**kept[at].statements, kind: bytes(changed)}))
+    result = verify(today)
+    assert result.status == 1
+    assert f"record {index}" in result.json["error"]["message"]
+
+
 def test_the_true_history_written_anew_is_the_same_log(story: Story, today: Path) -> None:
     """Nothing but the records goes into the tree: the check above is not satisfied by accident."""
     before = verify(today).json["root"]

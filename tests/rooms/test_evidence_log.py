@@ -14,9 +14,17 @@ from devguard.cose.algorithms import Algorithm
 from devguard.custody.memory import MemorySigner
 from devguard.errors import DevguardError, LinkError, Refused
 from devguard.evidence import files
-from devguard.evidence.frame import LEAD, SEGMENT_SIZE, segment_name
+from devguard.evidence.frame import LEAD, SEGMENT_SIZE, frame, segment_name
 from devguard.evidence.log import EvidenceLog, read_records
-from devguard.evidence.record import SET_BACK, TIME_TOLERANCE, Record
+from devguard.evidence.record import (
+    SET_BACK,
+    TIME_TOLERANCE,
+    Entry,
+    Record,
+    decode_entry,
+    encode_entry,
+    encode_record,
+)
 from devguard.evidence.verify import verify_log
 from evidence_support import STATION, contents, frames_of, record
 
@@ -84,8 +92,8 @@ def test_segments_roll_and_open_reads_the_last_alone(tmp_path: Path) -> None:
         verify_log(tmp_path, STATION.key)
 
 
-def test_default_segments_are_four_mebibytes() -> None:
-    assert SEGMENT_SIZE == 4 * 1024 * 1024
+def test_default_segments_are_one_mebibyte() -> None:
+    assert SEGMENT_SIZE == 1024 * 1024
 
 
 def test_another_key_cannot_continue_the_log(tmp_path: Path) -> None:
@@ -266,6 +274,24 @@ def test_bytes_that_no_crash_explains_are_not_signed_over(tmp_path: Path) -> Non
             with pytest.raises(Refused, match=r"log\.tampered"):
                 action()
         assert segment.read_bytes() == whole + extra
+
+
+def test_a_whole_record_behind_the_head_is_kept_when_the_station_sealed_it_and_not_otherwise(tmp_path: Path) -> None:
+    """A head of one record earlier, put back: what is behind it stays what it was, or is nobody's."""
+    log, segment = EvidenceLog.open(tmp_path, STATION), tmp_path / segment_name(1)
+    log.append(record(0))
+    before = segment.read_bytes()
+    log.append(record(1))
+    sealed = frames_of(segment.read_bytes())[-1]
+    entry = decode_entry(sealed[8:])
+    forged = frame(encode_entry(Entry(entry.index, entry.seal, encode_record(record(7)))))
+    segment.write_bytes(before + forged)
+    for action in (lambda: EvidenceLog.open(tmp_path, STATION), lambda: verify_log(tmp_path, STATION.key)):
+        with pytest.raises(Refused, match=r"log\.tampered: record 1"):
+            action()
+    segment.write_bytes(before + sealed)
+    assert verify_log(tmp_path, STATION.key).interrupted
+    assert [one.request for one in EvidenceLog.open(tmp_path, STATION)] == ["r-0", "r-1"]
 
 
 def test_a_log_set_back_or_cut_refuses_to_grow(tmp_path: Path) -> None:
