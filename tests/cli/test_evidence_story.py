@@ -216,6 +216,17 @@ def test_a_history_rewritten_by_the_stations_key_contradicts_what_others_signed_
     assert "countersigned" in result.json["error"]["message"]
 
 
+def test_a_history_without_what_technicians_signed_contradicts_the_devices(today: Path) -> None:
+    def change(kept: list[Record]) -> list[Record]:
+        return [one for one in kept if DigestOf.MANIFEST not in one.digests]
+
+    rewritten(today, change)
+    (today / "memory.cbor").unlink()
+    result = verify(today)
+    assert (result.status, result.code) == (1, "log.tampered")
+    assert f"device {SERIAL} countersigned" in result.json["error"]["message"]
+
+
 def of(record: Record, **changes: object) -> Record:
     return Record(**{**{name: getattr(record, name) for name in Record.__slots__}, **changes})
 

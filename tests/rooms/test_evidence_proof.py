@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 from devguard.cose.algorithms import Algorithm
 from devguard.custody.memory import MemorySigner
 from devguard.errors import DevguardError, Malformed, Refused
-from devguard.evidence.checkpoint import MAX_NOTE
+from devguard.evidence.checkpoint import MAX_NOTE, Checkpoint, origin_of, sign_checkpoint
 from devguard.evidence.log import EvidenceLog
 from devguard.evidence.proof import ConsistencyProof, InclusionProof, is_proof, read_proof
 from devguard.evidence.prove import of_request, prove_records, prove_since, root_at
+from devguard.evidence.record import Entry, encode_entry, encode_record
+from devguard.evidence.tree import leaf_hash
 from evidence_support import STATION, record
 
 OTHER = MemorySigner.from_seed(Algorithm.ED25519, b"other".ljust(32, b"."))
@@ -107,6 +109,14 @@ def test_a_proof_of_another_record_leaf_or_key_refuses(notes: tuple[Path, list[b
             proof.verify(STATION.key)
     with pytest.raises(Refused, match=r"log\.tampered"):
         one.verify(OTHER.key)
+
+
+def test_an_entry_in_another_s_place_is_not_proven() -> None:
+    """Signed as it stands, by a station that numbers its entries wrongly."""
+    leaf = encode_entry(Entry(5, bytes(64), encode_record(record())))
+    head = Checkpoint(origin_of(STATION.key), 1, leaf_hash(leaf))
+    with pytest.raises(Refused, match=r"log\.tampered.*record 0.*record 5"):
+        InclusionProof(leaf, 0, (), sign_checkpoint(head, STATION)).verify(STATION.key)
 
 
 def test_every_flipped_byte_and_every_truncation_of_a_proof_refuses(notes: tuple[Path, list[bytes]]) -> None:
