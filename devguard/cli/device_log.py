@@ -127,4 +127,7 @@ def _show(found: ReadLog, out: Path | None, wrong: tuple[Contradiction, ...]) ->
     if out is not None:
         click.echo(f"  the signed log is in {out}")
     for one in wrong:
-        click.echo(f"  warning: {one.code}: {one.message}")
+        when = "" if one.time is None else f", the first at {iso(one.time)} by its clock"
+        click.echo(
+            f"  warning: {one.code}: {one.message}{when}; with another station's log: evidence verify --report --with"
+        )

@@ -303,7 +303,10 @@ class Devices:
             since = "from its beginning" if first.since is None else f"since record {first.since}"
             when = "" if first.since is None else f" of {iso(self._time_of(first.since))}"
             hint = "keep both and call the security officer; if another station met the device, give its log by --with"
-            raise Refused(first.code, f"device {log.serial} contradicts this log {since}{when}: {first.message}", hint)
+            said = first.message
+            if first.time is not None:
+                said += f", the first at {iso(first.time)} by the device's clock"
+            raise Refused(first.code, f"device {log.serial} contradicts this log {since}{when}: {said}", hint)
         self.files.append(f"{path}: device {log.serial} agrees, its log head {log.head.hex()}")
 
     def _time_of(self, index: int) -> int:

@@ -133,7 +133,7 @@ def _described(record: Any) -> str:
             lines.append(f"  {name:14} {record[name]}")
     for group in ("digests", "details"):
         lines += [f"  {name:14} {value}" for name, value in record[group].items()]
-    lines += [f"  {name:14} {one['bytes']} bytes, signed" for name, one in record["statements"].items()]
+    lines += [f"  {name + ', whole':21} {one['bytes']} bytes" for name, one in record["statements"].items()]
     return "\n".join(lines)
 
 
@@ -255,10 +255,12 @@ class _Whole:
         if covered is not None and covered < report.records:
             text += f"\nthe {report.records - covered} records after that nobody has cosigned yet"
         if devices is not None and (devices["reports"] or devices["pushes"]):
-            text += (
-                f"\nconfirmed by {devices['reports']} signed reports of {devices['devices']} devices and "
-                f"{devices['pushes']} signatures of technicians inside it"
-            )
+            signed = [("report", devices["reports"]), ("device", devices["devices"]), ("push", devices["pushes"])]
+            reports, by, pushes = (f"{count} {word}{'' if count == 1 else 'es' if word == 'push' else 's'}"
+                                   for word, count in signed)  # fmt: skip
+            text += f"\nwhat others signed inside it agrees: {reports} by {by}, {pushes} by technicians"
+            if devices["by_revoked_keys"]:
+                text += f"; {devices['by_revoked_keys']} by keys that were revoked since prove nothing"
         if devices is not None:
             text += "".join(f"\n{line}" for line in devices["files"])
         if report.interrupted:

@@ -127,8 +127,8 @@ def _sessions(mine: About, log: DeviceLog, others: Sequence[About]) -> list[Cont
     for code, part in (("log.tampered", missing[:followed]), ("log.truncated", missing[followed:])):
         if part:
             event, before = part[0]
-            where = "this log has no record of" if before is None else f"after record {before.index} this log lacks"
-            said = f"{where} {len(part)} sessions that device {log.serial} had, the first at its time {event.time}"
+            where = "" if before is None else f"after record {before.index} "
+            said = f"{where}this log has no record of {len(part)} session{'s' * (len(part) > 1)} of device {log.serial}"
             found.append(Contradiction(code, log.serial, None if before is None else before.index, said, event.time))
     return found
 

@@ -87,7 +87,7 @@ def test_what_devices_and_technicians_signed_stands_in_the_log_and_holds(story: 
     found = verify(today).json
     assert found["devices"] == {"reports": 7, "pushes": 2, "by_revoked_keys": 0, "devices": 1, "files": []}
     text = ok("evidence", "verify", "--home", today).out
-    assert "confirmed by 7 signed reports of 1 devices and 2 signatures of technicians" in text
+    assert "agrees: 7 reports by 1 device, 2 pushes by technicians" in text
     begun = [one for one in read_records(today / "evidence") if one.action == "release.push-begun"]
     assert all({Statement.PUSH, Statement.GRANT, Statement.REPORT} <= set(one.statements) for one in begun)
     assert all(DigestOf.SESSION in one.digests for one in begun)
