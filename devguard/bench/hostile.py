@@ -45,7 +45,12 @@ def offer_unjudged(bench: Bench, envelope: bytes) -> Script[Accept]:
 def ask(message: Message) -> Script[Message]:
     """Say one thing in an open session, whatever it is; the device's answer, words on what is durable left aside.
     Raises its refusal."""
-    yield Send(encode_message(message), sealed=True)
+    return (yield from ask_raw(encode_message(message)))
+
+
+def ask_raw(data: bytes) -> Script[Message]:
+    """The same, of bytes that need be no message."""
+    yield Send(data, sealed=True)
     answer: Message = Durable(0)
     while isinstance(answer, Durable):
         answer = decode_message((yield Receive(sealed=True, timeout=ANSWER_SECONDS)), sealed=True)

@@ -7,8 +7,10 @@ refusal must stand in the log exactly once, in the log of whoever refused. See `
 
 from __future__ import annotations
 
+import contextlib
 import enum
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -115,6 +117,22 @@ class Oracles:
         self.shown.append(what)
         if not condition:
             self.broken.append(f"not so: {what}")
+
+    @contextlib.contextmanager
+    def bounded(self, who: str, most: int = 4 << 20) -> Iterator[None]:
+        """Whoever reads in here may not hold more than `most` bytes for it at any moment, whatever a length says."""
+        ours = not tracemalloc.is_tracing()
+        if ours:
+            tracemalloc.start()
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        try:
+            yield
+        finally:
+            grown = tracemalloc.get_traced_memory()[1] - before
+            if ours:
+                tracemalloc.stop()
+        self.holds(f"{who} held {grown >> 10} KiB for it at most", grown < most)
 
     def goes_through(self, what: str, act: Attempt) -> None:
         """An honest act that must succeed: a bench that refuses everything proves nothing."""
