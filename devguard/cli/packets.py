@@ -113,7 +113,7 @@ def decode(
 
 def _unread(family: str, error: DevguardError) -> dict[str, Any]:
     """The schema of `packets decode` where there was no packet to decode."""
-    flags = {"valid": False, "crc_ok": None, "therapy_affecting": False, "authenticated": False}
+    flags = {"valid": False, "crc_ok": None, "therapy_affecting": False, "effect": "unknown", "authenticated": False}
     return {"family": family, "name": "unreadable", **flags, "fields": {}, "code": error.code}
 
 
@@ -272,7 +272,8 @@ def _open(source: str, stack: ExitStack) -> io.BufferedReader:
 def _source(
     family: Family, source: str, baud: int | None, stack: ExitStack, *, follow: bool
 ) -> tuple[Form, Iterator[tuple[bytes, Hashable]]]:
-    """(form, (bytes, stream) as they come): from a port until it is gone or Ctrl-C, from a file until its end."""
+    """(form, (bytes, stream) as they come): from a port until it is gone or Ctrl-C, from a file until its end. Empty
+    bytes say that what was begun will not be ended."""
     from devguard.cli.watching import Growing, listen
     from devguard.packets import capture
 
@@ -288,7 +289,8 @@ def _source(
     form = capture.recognise(reader.peek(4096)[:4096])
     if form is capture.Form.RAW:
         _needs_marks(family, "raw bytes")
-    return form, ((record.data, (record.interface, record.direction)) for record in capture.records(reader, form))
+    found = (one for one in capture.records(reader, form) if one.data)
+    return form, ((one.data, (one.interface, one.direction)) for one in found)
 
 
 def _needs_marks(family: Family, what: str) -> None:

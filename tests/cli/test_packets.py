@@ -271,3 +271,14 @@ def test_a_radio_capture_with_a_long_command(tmp_path: Path) -> None:
         "PDM set_insulin_schedule": 1,
         "CON set_insulin_schedule+bolus_extra": 1,
     }
+
+
+def test_an_empty_record_of_a_capture_ends_nothing(tmp_path: Path) -> None:
+    """A packet goes on behind a record in which the line brought nothing."""
+    from test_packets_capture import USER0, pcapng
+
+    file, data = tmp_path / "capture.pcapng", bytes.fromhex(SET_CLOCK)
+    file.write_bytes(pcapng(USER0, [data[:5], b"", data[5:]]))
+    assert [one.get("name") for one in lines(run("watch", "lifescan_binary", str(file), "--json"))][:1] == [
+        "write clock"
+    ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from devguard.packets.decoder import Decoder
@@ -19,6 +19,7 @@ from devguard.packets.packet import Packet
 from devguard.packets.registry import MODULES, family_named
 from fuzz_packets import SEEDS, context_of
 
+SHARE = settings(max_examples=settings.default.max_examples // 3)  # each family has its own run
 STREAMED = [name for name in MODULES if family_named(name).framer is not None]
 RECORDED = [name for name in MODULES if family_named(name).framer is None]
 # What begins none of their packets, and no packet around it can take for its own: bytes to put between them.
@@ -42,6 +43,7 @@ def marks(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", STREAMED)
+@SHARE
 @given(data=st.data())
 def test_any_split_gives_the_same_packets(name: str, data: st.DataObject) -> None:
     family, good = family_named(name), SEEDS[name]()
@@ -58,6 +60,7 @@ def test_any_split_gives_the_same_packets(name: str, data: st.DataObject) -> Non
 
 
 @pytest.mark.parametrize("name", STREAMED)
+@SHARE
 @given(data=st.data())
 def test_every_sound_packet_is_found_in_quiet(name: str, data: st.DataObject) -> None:
     family, context = family_named(name), context_of(name)
@@ -79,6 +82,7 @@ def _streamable(name: str, packet: bytes) -> bool:
 
 
 @pytest.mark.parametrize("name", RECORDED)
+@SHARE
 @given(data=st.data())
 def test_every_record_is_told_once(name: str, data: st.DataObject) -> None:
     family, good = family_named(name), SEEDS[name]()

@@ -81,9 +81,9 @@ def bulk(data: bytes, _context: Context) -> Packet:
 def _decoded(data: bytes, layout: Layout | Swift) -> Packet:
     if data and not data.startswith(MARK):
         crc = crc16_xmodem(data)
-        return Packet(
-            NAME, "bare piece", data, {"crc16": crc, "crc16_hex": f"{crc:04x}"}, True, False, told=Effect.UNKNOWN
-        )
+        piece: dict[str, Any] = {"crc16": crc, "crc16_hex": f"{crc:04x}"}
+        detail = "bytes without marks: nothing was checked, their CRC is computed"
+        return Packet(NAME, "bare piece", data, piece, True, False, detail=detail, told=Effect.UNKNOWN)
     try:
         if len(data) < HEAD + _MINIMUM or data[2] < _MINIMUM or len(data) != AROUND + data[2]:
             said = f"the packet says {AROUND + data[2]}" if len(data) >= HEAD else f"the shortest has {AROUND + 3}"

@@ -6,7 +6,9 @@
 Numbers are big endian; a pulse is 0.05 U. Checksum: the pods' own CRC-16, which lets a few multi-bit errors through.
 Nothing is authenticated: the nonce follows from lot and serial number on Eros and is fixed on DASH. Therapy-affecting
 commands: 03 setup, 07 assign address, 08 fault settings, 13, 16, 17 and 1A basal, temporary basal and bolus, 1C
-deactivate, 1F cancel delivery, and blocks not listed. Fault and history pages of answer 02 are not read further.
+deactivate, 1F cancel delivery, and blocks not listed. Alerts (19) are not marked so by the readers; they can end a
+pod's delivery, and `effect` says that they act. Fault and history pages of answer 02 are not read further. The address
+and answers are patient data.
 """
 
 from __future__ import annotations

@@ -4,16 +4,17 @@
     joined:   opcode | transaction | length of cargo | cargo ... | crc16 little endian
     signed:   cargo ends with seconds since the pump's reset (4, little endian) | HMAC-SHA1 (20)
 
-A packet here is all frames of one message, one after another; a first frame alone is `packet.length`, incomplete.
-Checksum: CRC-16 0x1021 from FFFF over the joined message. Control messages are signed: HMAC-SHA1 over everything before
-it, with the pairing code (old firmware) or the key agreed by J-PAKE (new). Key `hmac` (the code's characters, or the
-agreed 32 bytes as hex) makes the answer `authenticated`; a signature that does not fit it is `packet.crc` while
-`crc_ok` stays the checksum's. Unsigned messages are not authenticated. The same opcode means different messages on each
-characteristic: name `characteristic` (`CONTROL`, `CURRENT_STATUS`, `AUTHORIZATION`, `CONTROL_STREAM`, `HISTORY_LOG`)
-decides; without it the cargo's length does, and `ambiguous_with` lists what else it may be. Therapy-affecting: bolus,
-temporary rate, suspend, resume, profiles, modes, limits, Control-IQ settings, clock, filling and priming, transmitter
-id, factory reset, and requests not listed; not: cancel of a bolus and edits of a profile segment, which the readers do
-not mark. Cargo is not read further; that of answers is patient data.
+A packet here is all frames of one message, one after another; in a capture of one a record they are joined, and a first
+frame alone is `packet.length`, incomplete. Checksum: CRC-16 0x1021 from FFFF over the joined message. Control messages
+are signed: HMAC-SHA1 over everything before it, with the pairing code (old firmware) or the key agreed by J-PAKE (new).
+Key `hmac` (the code's characters, or the agreed 32 bytes as hex) makes the answer `authenticated`; a signature that
+does not fit it is `packet.crc` while `crc_ok` stays the checksum's. Unsigned messages are not authenticated. The same
+opcode means different messages on each characteristic: name `characteristic` (`CONTROL`, `CURRENT_STATUS`,
+`AUTHORIZATION`, `CONTROL_STREAM`, `HISTORY_LOG`) decides; without it the cargo's length does, and `ambiguous_with`
+lists what else it may be. Therapy-affecting: bolus, temporary rate, suspend, resume, profiles, modes, limits,
+Control-IQ settings, clock, filling and priming, transmitter id, factory reset, and requests not listed. Cancelling a
+bolus and editing a profile segment are not marked so by the readers; `effect` says that they act. Cargo is not read
+further; that of answers is patient data.
 """
 
 from __future__ import annotations
