@@ -58,7 +58,7 @@ class OlderRelease(Row):
             scene.device.power_on()
 
 
-def _preplace(scene: Scene, build: Build) -> None:
+def preplace(scene: Scene, build: Build) -> None:
     """Put a release into the secondary slot of the device that is off, marked for its trial, as a thief with the
     device open would: by the device's own writer, past everything that judges."""
     device, layout = scene.device, scene.world.model.layout
@@ -117,7 +117,7 @@ class OtherPath(Row):
         device = scene.device
         device.power_off()
         before = device.counters
-        _preplace(scene, build)
+        preplace(scene, build)
         device.with_counters(change(device.counters))
         waiting = device.counters.pending is not None
         device.power_on()
