@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from devguard.cli.context import Command, Invocation
+from devguard.cli.evidence_export import export
 from devguard.cli.evidence_keys import (
     evidence_folder,
     key_option,
@@ -31,6 +32,7 @@ def evidence() -> None:
 evidence.add_command(verify)
 evidence.add_command(witness)
 evidence.add_command(compare)
+evidence.add_command(export)
 
 
 @evidence.command("show", cls=Command)
