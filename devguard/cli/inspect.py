@@ -136,12 +136,12 @@ def _print(data: dict[str, Any]) -> None:
 def _print_places(rows: list[dict[str, Any]]) -> None:
     """The fields where they stand, as beside a hex dump."""
     click.echo("  in the file")
-    click.echo(f"    {'offset':>10}  {'bytes':>5}  {'field':22} {'value':24} meaning")
+    click.echo(f"    {'offset':>10}  {'bytes':>5}  {'field':26} {'value':24} meaning")
     for row in rows:
         value = row["value"]
         text = f"{value:#x}" + (f" = {value}" if 9 < value < 1 << 24 else "") if type(value) is int else str(value)
         text = text if len(text) <= 24 else f"{text[:21]}..."
-        named = f"{row['offset']:#10x}  {row['size']:5}  {printable(str(row['name'])):22} {printable(text):24}"
+        named = f"{row['offset']:#10x}  {row['size']:5}  {printable(str(row['name'])):26} {printable(text):24}"
         click.echo(f"    {named} {printable(str(row['meaning']))}")
 
 

@@ -192,3 +192,31 @@ def test_where_imgtool_and_the_bootloader_differ(tmp_path: Path) -> None:
         for name, (bad, _, _) in table.items()
     }
     assert found == {name: (peer, codes) for name, (_, peer, codes) in table.items()}
+
+
+def test_a_compressed_image_that_is_encrypted_is_opened_and_unpacked(tmp_path: Path) -> None:
+    """What no `verify` of imgtool looks at: both layers off, then hash and signature of what runs."""
+    from cryptography.hazmat.primitives.asymmetric import x25519
+
+    from devguard.image.mcuboot_encryption import device_key
+
+    device = x25519.X25519PrivateKey.generate()
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    (tmp_path / "device.pub").write_bytes(device.public_key().public_bytes(serialization.Encoding.PEM, form))
+    private = device.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "key.pem").write_bytes(pem("ed25519"))
+    (tmp_path / "in.bin").write_bytes(b"firmware of a pump " * 300)
+    command = ["sign", "-k", f"{tmp_path}/key.pem", "-v", "1.2.3", "-H", "32", "--pad-header", "-S", "0x10000"]
+    command += ["--compression", "lzma2armthumb", "-E", f"{tmp_path}/device.pub"]
+    done = CliRunner().invoke(main.imgtool, [*command, f"{tmp_path}/in.bin", f"{tmp_path}/out.bin"])
+    assert done.exit_code == 0, done.output
+    data = (tmp_path / "out.bin").read_bytes()
+    key = image_key_from_pem(pem("ed25519"))
+    opened = inspect_mcuboot(io.BytesIO(data), key, device_key(private))
+    assert opened.problems == ()
+    assert (opened.fields["signature_valid"], opened.fields["decompressed_signature"]) == (True, "digest")
+    assert not accepted(tmp_path, data)
+    closed = inspect_mcuboot(io.BytesIO(data), key)
+    assert [one.detail for one in closed.problems] == ["encrypted, needs the device key"]
