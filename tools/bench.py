@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 import bench_delta
 import bench_evidence
+import bench_handshake
 import bench_link
 import bench_packets
 import bench_peers
@@ -280,7 +281,15 @@ def main() -> int:
         print(start_up(env).text())
     links = (bench_link.rows, lambda: bench_peers.rows(quick=arguments.quick))
     evidence = (lambda: bench_evidence.rows(100_000)) if arguments.quick else bench_evidence.rows
-    for rows in (bench_verdict.rows, bench_packets.rows, bench_shelf.rows, bench_delta.rows, evidence, *links):
+    for rows in (
+        bench_verdict.rows,
+        bench_handshake.rows,
+        bench_packets.rows,
+        bench_shelf.rows,
+        bench_delta.rows,
+        evidence,
+        *links,
+    ):
         for figures in rows():
             print(Row(*figures).text(), flush=True)
     return 0

@@ -294,12 +294,13 @@ class DeviceNode:
         """Note a refusal in the device's own log.
 
         `proved`: somebody's key was proved in this conversation. Of what anybody at the port provokes, only so many are
-        noted after the last event of another kind, and then each code once: strangers cannot push the rest out of the
-        ring, nor wear the store.
+        noted after the last event of another kind, and then each code once; that it backed off, once at a time. So
+        strangers cannot push the rest out of the ring, nor wear the store, and nor can a bench that waits its turn.
         """
         counters, code = self.store.load(), error.code[:64]
         latest = [event.code for event in takewhile(lambda one: one.name == "refused", reversed(counters.audit.events))]
-        if proved or len(latest) < NOTED_REFUSALS or code not in latest:
+        again = not proved and code == "device.busy" and latest[:1] == [code]
+        if proved or (len(latest) < NOTED_REFUSALS and not again) or code not in latest:
             self.store.save(counters.event(self.now(), "refused", code))
 
     def signer_beside(self, key: CoseKey) -> Signer:

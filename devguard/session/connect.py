@@ -11,7 +11,7 @@ import contextlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from devguard.cose.keys import CoseKey
 from devguard.cose.sign import Signer
@@ -40,6 +40,9 @@ from devguard.session.verbs import (
 from devguard.trust.document import TrustDocument
 
 ANSWER_SECONDS: Final = 30.0
+BUSY_SECONDS: Final = 5.0
+"""A device that backs off after failed handshakes does so for 4 s at most: whoever may come in waits that long."""
+_BUSY_PAUSE: Final = 1.0
 IDENTIFY_SUITES: Final = (3, 5)  # every device holds a P-256 credential
 EDWARDS_SUITES: Final = (1, 4)  # and its other key, for technicians with an Ed25519 one
 _CODE: Final = re.compile(r"[a-z]{1,24}(\.[a-z0-9-]{1,32}){1,2}")
@@ -121,10 +124,24 @@ def greet() -> Script[HelloReply]:
     return reply
 
 
-def _begin(
-    bench: Bench, suites: tuple[int, ...] = IDENTIFY_SUITES
-) -> Script[tuple[HelloReply, EdhocInitiator, DeviceIdentity, bytes]]:
-    """Hello, message_1, message_2: ends with the device's proven identity and its credential."""
+Begun: TypeAlias = tuple[HelloReply, EdhocInitiator, DeviceIdentity, bytes]
+
+
+def _begin(bench: Bench, suites: tuple[int, ...] = IDENTIFY_SUITES) -> Script[Begun]:
+    """Hello, message_1, message_2, of a device that backs off after a while: ends with its proven identity and its
+    credential."""
+    waited = 0.0
+    while True:
+        try:
+            return (yield from _attempt(bench, suites))
+        except DeviceRefused as error:
+            if error.code != "device.busy" or waited >= BUSY_SECONDS:
+                raise
+        yield Receive(sealed=False, timeout=_BUSY_PAUSE, optional=True)
+        waited += _BUSY_PAUSE
+
+
+def _attempt(bench: Bench, suites: tuple[int, ...]) -> Script[Begun]:
     hello = yield from greet()
     found: list[tuple[DeviceIdentity, bytes]] = []
 

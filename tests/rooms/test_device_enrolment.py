@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -55,6 +56,7 @@ from devguard.session.verbs import (
     Message,
     Verb,
     encode_message,
+    verb_of,
 )
 from sim.bench import (
     PROGRAMMER,
@@ -272,6 +274,33 @@ def test_anything_out_of_order_ends_the_attempt_and_leaves_nothing(shop: Shop, s
     assert pipe.ask(Hello((3,)), sealed=False) is None
     assert not {name for name in shop.files() if name.endswith((".key", ".trust")) or name == "identity.cbor"}
     enrolled(shop)
+
+
+def test_every_sequence_up_to_four_verbs_long_follows_the_table(shop: Shop) -> None:
+    """The table is the model; what is out of it ends the attempt, and no sequence of pieces makes anybody of it."""
+    words: list[Message] = [
+        Hello((3,)), Erasure(), Enrol(PUMP, "revA", "IP-9", "", bytes(16)), EnrolTrust(b"x" * 900, 0),
+        EnrolCredentials((b"x",)), Edhoc(b"\x03" * 40),
+    ]  # fmt: skip
+    count = 0
+    for said in itertools.product(words, repeat=4):
+        pipe = Pipe(shop)
+        pipe.open()
+        for message in said:
+            state, verb = pipe.plain.state, verb_of(message)
+            answer = pipe.ask(message, sealed=False)
+            if state is State.CLOSED:
+                assert answer is None
+                break
+            if (state, verb) in TABLE and not isinstance(answer, EdhocFailure):
+                assert pipe.plain.state is TABLE[state, verb]
+            else:
+                assert isinstance(answer, EdhocFailure)
+                assert pipe.plain.state is State.CLOSED
+        count += 1
+    assert count == len(words) ** 4
+    assert shop.directory.identity is None
+    assert not list(shop.path.glob("*.key"))
 
 
 def test_a_trust_document_of_any_size_is_too_large_at_its_limit(shop: Shop) -> None:
