@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,12 +30,32 @@ def attacks(invocation: Invocation, only: tuple[str, ...], model: str | None, fu
 
     models = None if model is None else [load_model(model).name]
     ids = [one for given in only for one in given.replace(",", " ").split()]
-    results = run(CommandLine(), models=models, only=ids, full=full)
+    with _progress(invocation) as heard:
+        results = run(CommandLine(), models=models, only=ids, full=full, heard=heard)
     held = all(result.status != "broken" for result in results)
     data: dict[str, Any] = {"held": held, "rows": [result.as_dict() for result in results]}
     invocation.result(data, lambda: _print(results))
     if not held:
         raise VerdictExit(Exit.REFUSED)
+
+
+@contextlib.contextmanager
+def _progress(invocation: Invocation) -> Iterator[Callable[[Result], None]]:
+    """On a terminal: how many rows have been played, and the last one."""
+    if invocation.json or invocation.quiet or not sys.stderr.isatty():
+        yield lambda _result: None
+        return
+    from rich.console import Console
+    from rich.status import Status
+
+    played: list[Result] = []
+    with Status("making the world of each model ...", console=Console(stderr=True)) as status:
+
+        def heard(result: Result) -> None:
+            played.append(result)
+            status.update(f"{len(played)} played; {result.id} on {result.model}: {result.status}")
+
+        yield heard
 
 
 _GAP = 2

@@ -203,14 +203,15 @@ class BenchDevice:
         self.backend.write(0, kept.flash)
         self._store = MemoryCounterStore(kept.counters)
         self.therapy = decode_therapy(kept.therapy, self.model)
-        self.tap.rule = None
+        self.tap.rule, self.beats = None, 0
         self._trust = kept.trust
         self.battery, self.self_test, self.fault = self.model.battery_percent, lambda: True, None
 
     def with_counters(self, counters: Counters) -> None:
-        """Put other counters into an idle device: a thief with a soldering iron, or a bench that lets an hour pass."""
+        """Put other counters into the device, off and on again: a thief with a soldering iron."""
+        self.power_off()
         self._store = MemoryCounterStore(counters)
-        self.node.store = self._store
+        self.power_on()
 
     def snapshot(self) -> Snapshot:
         """The state as it is once the device has dealt with all that was said to it."""

@@ -21,7 +21,7 @@ from devguard.bench.attacks.host import BenchClock, Host
 from devguard.bench.attacks.row import OutOfReach
 from devguard.bench.attacks.state import Snapshot
 from devguard.bench.attacks.vendor import Vendor
-from devguard.bench.attacks.world import CURRENT, NEXT, OLD, World, make_station, make_trust
+from devguard.bench.attacks.world import CURRENT, World, make_station, make_trust
 from devguard.bench.tap import LineTap
 from devguard.device.audit import AuditRing
 from devguard.device.counters import Counters
@@ -182,18 +182,6 @@ class OutsideWorld(World):
         """It is."""
         return True
 
-    def renew(self) -> None:
-        """The releases before, now and next, by the numbers that the device has reached."""
-        self.releases = {
-            version: self.vendor.release(
-                self.model.facts,
-                f"1.{sequence + self.shift}.0",
-                sequence + self.shift,
-                security_version=max(1, sequence - 1) + self.security_shift,
-            )
-            for version, sequence in (OLD, CURRENT, NEXT)
-        }
-
     def catch_up(self) -> None:
         """Take what the device runs for the current release if it is one of ours, else push one: the erase budget of an
         hour is small. A manifest is the same whenever it is made, so one that was made in another run is known."""
@@ -305,11 +293,6 @@ class OutsideWorld(World):
     def another(self, _folder: Path, _serial: str, _site: str) -> BenchDevice:
         """There is one device."""
         raise OutOfReach("it needs a second device of the model")
-
-    def close(self) -> None:
-        """Clear the bench; the device stays as it is."""
-        self.device.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def proven_serial(port: str, baud: int, home: Path) -> str:

@@ -10,8 +10,9 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Final
 
@@ -75,26 +76,43 @@ def _done(todo: list[Job], count: int) -> Iterator[Result]:
         for job in todo:
             yield from play(job)
         return
-    with ProcessPoolExecutor(count) as pool:
-        for results in pool.map(_played, todo):
-            yield from results
+    with contextlib.ExitStack() as stack:
+        started = []
+        for job in todo:
+            worker = ProcessPoolExecutor(1)
+            stack.callback(worker.shutdown, cancel_futures=True)
+            started += [worker.submit(_row, replace(job, ids=(one,))) for one in job.ids]
+        for one in as_completed(started):
+            yield one.result()
 
 
-def _played(job: Job) -> list[Result]:
-    return list(play(job))
+_OPEN: Final[dict[str, World]] = {}
+
+
+def _row(job: Job) -> Result:
+    """The row of a job of one, in a process that keeps its world until it ends."""
+
+    def world() -> World:
+        if job.model not in _OPEN:
+            stack = contextlib.ExitStack()
+            _OPEN[job.model] = stack.enter_context(_world(job.model, job.host))
+            Finalize(None, stack.close, exitpriority=1)
+        return _OPEN[job.model]
+
+    return _played(rows_named(job.ids)[0], world, job)
 
 
 def play(job: Job) -> Iterator[Result]:
-    """The rows of one job, in this process."""
-    rows = rows_named(job.ids)
-    absent = {row: why for row in rows if (why := why_absent(row)) is not None}
-    present = [row for row in rows if row not in absent]
-    yield from (_absent(row, job.model, why) for row, why in absent.items())
-    if not present:
-        return
-    with _world(job.model, job.host) as world:
-        for row in present:
-            yield play_row(row, world, full=job.full)
+    """The rows of one job, in this process; a world is made only for rows that are played."""
+    with contextlib.ExitStack() as stack:
+        world = functools.cache(lambda: stack.enter_context(_world(job.model, job.host)))
+        for row in rows_named(job.ids):
+            yield _played(row, world, job)
+
+
+def _played(row: type[Row], world: Callable[[], World], job: Job) -> Result:
+    why = why_absent(row)
+    return _absent(row, job.model, why) if why is not None else play_row(row, world(), full=job.full)
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from devguard.bench.attacks.host import Answer, BenchClock, Host
 from devguard.bench.attacks.vendor import HOUR, TECHNICIANS, TRUST_OPTIONS, Vendor, write_release
 from devguard.bench.stage import NOW, Build
 from devguard.device.models import Model, load_model
-from devguard.errors import Refused
+from devguard.errors import DevguardError, Refused
 from devguard.grant.claims import Grant
 from devguard.manifest.model import Clock
 from devguard.session.approval import ApprovalRequest, sign_approval
@@ -29,7 +29,8 @@ BAUD: Final = "4000000"  # of a pseudo-terminal: what a real line takes its time
 SERIAL: Final = {"insulin-pump": "IP-4711", "pacemaker-programmer": "PP-0815"}
 SITE: Final = "ward-4"
 OLD, CURRENT, NEXT = ("1.0.0", 1), ("1.1.0", 2), ("1.2.0", 3)
-"""Versions and sequence numbers: the slot keeps the old one, the device runs the current one, the next is honest."""
+"""Versions and sequence numbers: the slot keeps the old one, the device runs the current one, the next is honest. A
+device that has come further has others under these names: see `World.shift`."""
 TRUST_DAYS: Final = 365
 
 
@@ -65,17 +66,26 @@ class World:
         station = make_station(vendor, trust, folder / "station")
         device = BenchDevice(model, folder / "device", SERIAL[name], SITE, trust, vendor.signer("factory"), clock)
         device.power_on()
-        releases = {
-            version: vendor.release(model.facts, version, sequence, security_version=max(1, sequence - 1))
-            for version, sequence in (OLD, CURRENT, NEXT)
-        }
-        world = cls(model, host, folder, clock, vendor, station, trust, device, releases, device.kept(), 0.0)
-        for version, _ in (OLD, CURRENT):
-            world.honest_push(releases[version], station)
-            clock.advance(2 * HOUR)
+        world = cls(model, host, folder, clock, vendor, station, trust, device, {}, device.kept(), 0.0)
+        world.renew()
+        try:
+            for version, _ in (OLD, CURRENT):
+                world.honest_push(world.releases[version], station)
+                clock.advance(2 * HOUR)
+        except DevguardError:
+            device.close()
+            raise
         device.settle()
         world.kept, world.ticks = device.kept(), clock.ticks()
         return world
+
+    def renew(self) -> None:
+        """Make the releases before, now and next, by the numbers that the device has reached."""
+        self.releases = {}
+        for version, sequence in (OLD, CURRENT, NEXT):
+            number, security = sequence + self.shift, max(1, sequence - 1) + self.security_shift
+            named = f"1.{number - 1}.0"
+            self.releases[version] = self.vendor.release(self.model.facts, named, number, security_version=security)
 
     @property
     def outside(self) -> bool:
@@ -180,7 +190,8 @@ class World:
 def make_trust(model: Model, host: Host, vendor: Vendor, clock: BenchClock, folder: Path) -> bytes:
     """The trust document, made by its command: for production, with the nonce rule where a device has no clock."""
     nonce = ["--require-device-nonce"] if model.facts.clock is Clock.NONE else []
-    expires = datetime.datetime.fromtimestamp(NOW + TRUST_DAYS * 24 * HOUR, datetime.UTC).isoformat()
+    end = int(clock.true_time()) + TRUST_DAYS * 24 * HOUR
+    expires = datetime.datetime.fromtimestamp(end, datetime.UTC).isoformat()
     args: list[str | Path] = ["trust", "init", folder / "trust", *TRUST_OPTIONS, *nonce, "--expires", expires]
     status, data = host.run(args, vendor.home, clock, {"DEVGUARD_PASSPHRASE": vendor.passphrase})
     if status != 0:
