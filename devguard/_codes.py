@@ -109,6 +109,8 @@ CODE_ROWS: tuple[tuple[str, int, str, str], ...] = (
      "install neither; keep both as proof and call the vendor: a key may be stolen"),
     ("release.vulnerable", 1, "a component of the release is known to be exploited",
      "ask the vendor for a fixed release or a VEX statement"),
+    ("release.unsupported", 1, "the vendor no longer supports the release, or its model",
+     "get a release that is supported; else somebody answers for it by name: --accept-unsupported NAME"),
     ("release.test-report", 1, "the release names no test report, or one the device does not accept", "ask the vendor"),
     ("release.duplicate", 1, "this person or key has signed the release already", "let another person sign"),
     ("sbom.missing", 1, "the release carries no software bill of materials", "ask the vendor"),

@@ -56,7 +56,7 @@ def new(
         raise click.UsageError("Missing option '--known-exploited'")
     with recorded(invocation, "advisory.new", only_where_kept=True) as note:
         product = _product(file)
-        bill = bill_of_release(file, wish["sbom"])
+        bill, _ = bill_of_release(file, wish["sbom"])
         found = look(bill, wish, trust=trust_if_any(invocation, trust_file), now=invocation.now())
         made = begin(
             product,

@@ -20,6 +20,7 @@ from devguard.errors import Refused
 
 if TYPE_CHECKING:
     from devguard.cli.judging import Judged
+    from devguard.cli.support import Support
     from devguard.manifest.envelope import Envelope
     from devguard.session.report import Report
     from devguard.trust.document import TrustDocument
@@ -67,6 +68,9 @@ class Recovery(Pusher):
         before, found = unexplained(self.note, report)
         if found:
             describe(self.note, before, found)
+
+    def check_support(self, support: Support) -> None:
+        """Putting back what the device had changes nothing about its support."""
 
     def target(self, report: Report) -> Target:
         """The device, with nothing said of what is installed: which release it has to be the device says."""

@@ -53,11 +53,14 @@ FLOOR_TOLERANCE: Final = 86_400  # seconds by which an authority's clock may be 
 
 @dataclass(slots=True)
 class Devices:
-    """What is held against one log. trust: the document in use, then those before it; head: of the log, once proven."""
+    """What is held against one log. trust: the document in use, then those before it; head: of the log, once proven.
+    seen, pushed: told of every report, and of every push with its grant, whose signatures hold."""
 
     folder: Path
     trust: Sequence[TrustDocument]
     origin: str
+    seen: Callable[[int, Record, Report], None] | None = None
+    pushed: Callable[[Record, Grant], None] | None = None
     head: Checkpoint = field(init=False)
     reports: int = 0
     pushes: int = 0
@@ -153,6 +156,8 @@ class Devices:
             self._claim(index, f"device {report.serial}", head)
         self.reports += 1
         self.serials.add(report.serial)
+        if self.seen is not None:
+            self.seen(index, record, report)
 
     def _push(self, index: int, record: Record) -> None:
         from devguard.grant.chain import read_chain
@@ -173,6 +178,8 @@ class Devices:
         if head is not None:
             self._claim(index, one.subject, head)
         self.pushes += 1
+        if self.pushed is not None:
+            self.pushed(record, one)
 
     def _acknowledged(self, index: int, record: Record) -> None:
         """Who answered for a change of a device: a technician authority of the trust document, for that state."""

@@ -100,6 +100,7 @@ def check_inside(
     `signed`: the bill's SHA-256 in the manifest, or None. `demanded`: a release whose trust document asks for bills is
     not looked over without a snapshot. Raises `Refused`: `sbom.*`, `release.vulnerable`; what reading the files raises.
     """
+    from devguard.cli.support import note_parts
     from devguard.sbom.judge import check_digest
 
     asks = trust is not None and trust.require_sbom
@@ -119,6 +120,7 @@ def check_inside(
         return
     check_digest(bill, signed)
     if bill is not None:
+        note_parts(note, bill)
         found = look(bill, wish, trust=trust, now=invocation.now())
         note.details["inside"] = f"{len(bill.parts)} parts by {'; '.join(found.knowledge)}"[:200]
         for one in found.findings:

@@ -13,6 +13,7 @@ from devguard.cli.context import Command, Invocation
 from devguard.cli.inside import OPTIONS, check_inside, inside_options
 from devguard.cli.line import choose_port, component_lines
 from devguard.cli.record import Note, recorded
+from devguard.cli.support import MAX_NAME, Support, support_of
 from devguard.cli.visit import Errand, Visit, check_errand, visit_options
 from devguard.errors import DevguardError, Refused
 
@@ -43,6 +44,7 @@ class Wish(Errand):
     known_exploited: Path | None
     known: tuple[Path, ...]
     vex: tuple[Path, ...]
+    accept_unsupported: str | None = None
 
 
 progress_option = click.option(
@@ -76,6 +78,11 @@ progress_option = click.option(
 @click.option("--image", type=click.IntRange(0, 15), default=0, help="With smp: the number of the first image.")
 @progress_option
 @click.option("--dry-run", is_flag=True, help="Verify and check everything a bench can; open no port.")
+@click.option(
+    "--accept-unsupported",
+    metavar="NAME",
+    help="Who answers for pushing what the vendor no longer supports; on record, and no check is left out.",
+)
 @inside_options
 @visit_options
 @click.pass_obj
@@ -85,6 +92,8 @@ def push(invocation: Invocation, /, **options: Any) -> None:
     check_errand(wish)
     if wish.delta_from is not None and (wish.delta == "never" or wish.protocol == "smp"):
         raise click.UsageError("--delta-from asks for a patch; --delta never forbids it, and MCUmgr devices take none")
+    if wish.accept_unsupported is not None and not 0 < len(wish.accept_unsupported.strip()) <= MAX_NAME:
+        raise click.UsageError(f"--accept-unsupported takes a person's name of 1 to {MAX_NAME} characters")
     if wish.image and wish.protocol != "smp":
         raise click.UsageError("--image goes with --protocol smp")
     run_push(invocation, wish, Pusher, "release.push")
@@ -142,18 +151,28 @@ class Pusher(Visit):
             self.note.manifest(judged.envelope.manifest_digest)
         self.note.details["file"] = str(self.wish.file)
         release = judged.verdict.require()
-        self._look_inside(trust, judged)
         self.note.release = f"{release.model} {release.version}"
+        self._look_inside(trust, judged, release)
         self.note.commit(action="release.verify")
         self.note.written = False
         return release, judged
 
-    def _look_inside(self, trust: TrustDocument, judged: Judged) -> None:
+    def _look_inside(self, trust: TrustDocument, judged: Judged, release: Release) -> None:
         from devguard.manifest.release import release_facts
 
         signed = None if judged.envelope is None else release_facts(judged.envelope).sbom_digest
         wish = {name: getattr(self.wish, name) for name in OPTIONS}
         check_inside(self.invocation, self.note, self.wish.file, wish, trust=trust, signed=signed, demanded=False)
+        if judged.envelope is not None:
+            support = support_of(judged.envelope)
+            support.note(self.note, release.sequence)
+            self.check_support(support)
+
+    def check_support(self, support: Support) -> None:
+        """What the vendor no longer supports is pushed on somebody's word: `release.unsupported` without one."""
+        support.require(self.note, self.invocation.now(), self.wish.accept_unsupported)
+        for line in support.ended(self.invocation.now()):
+            self.invocation.note(f"note: {line}; {self.wish.accept_unsupported} answers for it")
 
     def _for_device(self, trust: TrustDocument, judged: Judged, report: Report) -> tuple[Release, Envelope]:
         """The verdict again, now for the device that answered: its model, its serial, what it runs."""

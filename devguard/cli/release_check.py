@@ -14,6 +14,7 @@ from devguard.cli.times import Moment
 from devguard.errors import CODES, DevguardError, Refused
 
 if TYPE_CHECKING:
+    from devguard.cli.support import Support
     from devguard.sbom.bom import Bill
     from devguard.sbom.judge import Finding, Inside
 
@@ -48,9 +49,9 @@ def check(invocation: Invocation, /, file: Path, trust_file: Path | None, now: i
             from devguard.cli.inside import look
             from devguard.cli.release_sign import trust_if_any
 
-            bill = bill_of_release(file, wish["sbom"])
+            bill, support = bill_of_release(file, wish["sbom"])
             found = look(bill, wish, trust=trust_if_any(invocation, trust_file), now=at)
-            shape |= _shown(found)
+            shape |= _shown(found) | {"support": {**support.as_dict(at), "lines": support.lines(at)}}
             note.details |= {"file": str(file), "inside": f"{len(bill.parts)} parts"}
             found.require()
     except DevguardError as error:
@@ -64,10 +65,11 @@ def check(invocation: Invocation, /, file: Path, trust_file: Path | None, now: i
     invocation.result(accepted, lambda: _print(accepted))
 
 
-def bill_of_release(file: Path, given: Path | None) -> Bill:
-    """The bill of a description, or of an envelope that signs it."""
+def bill_of_release(file: Path, given: Path | None) -> tuple[Bill, Support]:
+    """The bill of a description, or of an envelope that signs it; and until when the release is supported."""
     from devguard.cli.files import inside, open_input
     from devguard.cli.inside import bill_of
+    from devguard.cli.support import Support, model_support, support_of
     from devguard.custody.files import read_limited
     from devguard.manifest.description import parse_description
     from devguard.manifest.envelope import read_envelope
@@ -76,18 +78,22 @@ def bill_of_release(file: Path, given: Path | None) -> Bill:
     from devguard.sbom.judge import check_digest
 
     if file.suffix == ".toml":
-        named = parse_description(read_limited(file, 1 << 20)).sbom
+        wanted = parse_description(read_limited(file, 1 << 20))
+        named = wanted.sbom
         path = given if given is not None else inside(file.parent, named) if named is not None else None
         if path is None:
             raise Refused("sbom.missing", "the description names no bill of materials", "add [sbom] file = ...")
-        return read_bill(read_limited(path, MAX_BILL))
+        name = f"{wanted.model} {wanted.version}"
+        support = Support(name, wanted.end_of_support, model_support(wanted.model))
+        return read_bill(read_limited(path, MAX_BILL)), support
     with open_input(file) as stream:
-        signed = release_facts(read_envelope(stream)).sbom_digest
+        envelope = read_envelope(stream)
+        signed = release_facts(envelope).sbom_digest
     bill = bill_of(file, given)
     check_digest(bill, signed)
     if bill is None:  # check_digest has refused
         raise Refused("sbom.missing", "no bill of materials")
-    return bill
+    return bill, support_of(envelope)
 
 
 def _shown(found: Inside) -> dict[str, Any]:
@@ -124,6 +130,7 @@ def _print(data: dict[str, Any]) -> None:
     lines = [f"bill of materials of {data['bill']['of'] or 'an unnamed release'}: {data['bill']['parts']} parts"]
     lines += [f"judged by {one}" for one in data["knowledge"]]
     lines += [f"{'REFUSES' if one['refuses'] else 'known'}  {one['text']}" for one in data["findings"]]
+    lines += data["support"]["lines"]
     lines += [f"support of {one} has ended" for one in data["unsupported"]]
     if data["undated"]:
         lines.append(f"{data['undated']} part(s) without an end of support (property devguard:end-of-support)")

@@ -138,6 +138,7 @@ def get(
             trust = invocation.home.trust(trust_file)
             release = _judged(file, out, model, version, trust, invocation.now())
             note.manifest(release.manifest_digest)
+            note.details["sequence"] = str(release.sequence)
             note.commit()
             from devguard.custody.files import write_streamed
 

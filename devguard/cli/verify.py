@@ -141,17 +141,20 @@ def _one(
     asked: Question,
 ) -> tuple[dict[str, Any], Exit]:
     from devguard.cli.judging import judge_file
+    from devguard.cli.support import support_of
     from devguard.verdict.judge import refused_form
 
     note.details["file"] = str(file)
     notes: tuple[str, ...] = ()
+    support: dict[str, Any] | None = None
+    now = asked.now if asked.now is not None else invocation.now()
     try:
         trust = invocation.home.trust(trust_file)
         with ExitStack() as stack:
             judged = judge_file(
                 file,
                 trust=trust,
-                now=asked.now if asked.now is not None else invocation.now(),
+                now=now,
                 target=asked.target,
                 stack=stack,
                 envelope_path=asked.envelope,
@@ -161,13 +164,17 @@ def _one(
         verdict, notes = judged.verdict, judged.notes
         if judged.envelope is not None:
             note.manifest(judged.envelope.manifest_digest)
+            if verdict.release is not None:
+                said = support_of(judged.envelope)
+                said.note(note, verdict.release.sequence)
+                support, notes = said.as_dict(now), (*notes, *said.lines(now))
     except DevguardError as error:
         if error.code.startswith("log."):
             raise
         verdict = refused_form(error)
     note.release = _release_name(verdict)
     note.commit(verdict.code)
-    return {**verdict.to_json(str(file)), "notes": list(notes)}, status_of(verdict)
+    return {**verdict.to_json(str(file)), "notes": list(notes), "support": support}, status_of(verdict)
 
 
 def status_of(verdict: Verdict) -> Exit:

@@ -156,7 +156,12 @@ def _check_inside(description: ReleaseDescription, payload: Mapping[str, Measure
 
 def _text(description: ReleaseDescription) -> TextFacts:
     return TextFacts(
-        description.vendor, description.model, description.version, description.summary, description.revisions
+        description.vendor,
+        description.model,
+        description.version,
+        description.summary,
+        description.revisions,
+        description.end_of_support,
     )
 
 

@@ -34,6 +34,7 @@ _RELEASE_KEYS: Final = (
     "security_version",
     "summary",
     "use_before",
+    "end_of_support",
 )
 _COMPONENT_KEYS: Final = ("id", "image", "format", "serials", "ignore_ranges")
 _SEMVER_HELP: Final = "a semantic version such as 1.4.0"
@@ -70,8 +71,8 @@ class Requires:
 
 @dataclass(frozen=True, slots=True)
 class ReleaseDescription:
-    """A checked description. `use_before` in seconds since the epoch, UTC; digests raw bytes (SHA-256);
-    `thresholds` by role name, always with every role of `SIGNING_ROLES`."""
+    """A checked description. `use_before` and `end_of_support` in seconds since the epoch, UTC; digests raw bytes
+    (SHA-256); `thresholds` by role name, always with every role of `SIGNING_ROLES`."""
 
     vendor: str
     model: str
@@ -87,6 +88,7 @@ class ReleaseDescription:
     sbom: str | None
     test_report_digest: bytes | None
     thresholds: Mapping[str, int]
+    end_of_support: int | None = None
 
 
 def parse_description(text: bytes) -> ReleaseDescription:
@@ -114,6 +116,7 @@ def parse_description(text: bytes) -> ReleaseDescription:
         sbom=_sbom(top.table("sbom", ("file",))),
         test_report_digest=_evidence(top.table("evidence", ("test_report_digest",))),
         thresholds=_thresholds(top.table("signing", SIGNING_ROLES)),
+        end_of_support=release.moment("end_of_support"),
     )
 
 
@@ -226,6 +229,7 @@ sequence = 1            # grows with every release of this model, never goes bac
 security_version = 1    # raise it when older releases must never run again
 summary = {summary}
 # use_before = 2030-01-01T00:00:00Z
+# end_of_support = 2031-12-31     # from then on a push needs somebody who answers for it by name
 
 {components}[safety]
 minimum_battery_percent = 30

@@ -1,11 +1,13 @@
 """The severable text of a manifest (draft-ietf-suit-manifest-37 section 8.4.4), as devguard's profile writes it.
 
-For people only: no decision may rest on it. Language "en"; the update's summary, and for each component vendor domain,
-model name, the model/revision list its class ids were made from, and the version.
+For people only: no decision of a device may rest on it. Language "en"; the update's summary, and for each component
+vendor domain, model name, the model/revision list its class ids were made from, the version and, as its description,
+until when the release is supported, where that is said.
 """
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -17,17 +19,22 @@ from devguard.manifest.suit import CODE, ComponentTextKey, TextKey, strict
 
 LANGUAGE: Final = "en"
 SEPARATOR: Final = ", "
+_SUPPORTED: Final = "supported until "
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, slots=True)
 class TextFacts:
-    """The human-readable part, present only where it was not severed and its digest matches the manifest."""
+    """The human-readable part, present only where it was not severed and its digest matches the manifest.
+
+    `supported_until`: epoch seconds at which the release's support ends, None where it does not say."""
 
     vendor: str
     model: str
     version: str
     summary: str
     revisions: tuple[str, ...]
+    supported_until: int | None = None
 
 
 def encode_text(text: TextFacts, components: Sequence[ComponentId]) -> bytes:
@@ -38,6 +45,8 @@ def encode_text(text: TextFacts, components: Sequence[ComponentId]) -> bytes:
         ComponentTextKey.MODEL_INFO.value: SEPARATOR.join(f"{text.model}/{name}" for name in text.revisions),
         ComponentTextKey.COMPONENT_VERSION.value: text.version,
     }
+    if text.supported_until is not None:
+        about[ComponentTextKey.COMPONENT_DESCRIPTION.value] = _SUPPORTED + _written(text.supported_until)
     language: dict[object, object] = dict.fromkeys(components, about)
     language[TextKey.UPDATE_DESCRIPTION.value] = text.summary
     return wire.encode({LANGUAGE: language})
@@ -58,6 +67,7 @@ def decode_text(data: bytes, components: Sequence[ComponentId]) -> TextFacts:
         revisions=tuple(name.removeprefix(f"{model}/") for name in names),
         version=_field(about, ComponentTextKey.COMPONENT_VERSION),
         summary=_field(language, TextKey.UPDATE_DESCRIPTION),
+        supported_until=_supported(about),
     )
     if encode_text(facts, components) != data:
         raise Malformed(CODE, "the text is not in the form devguard writes")
@@ -69,3 +79,18 @@ def _field(value: object, key: int) -> str:
     if not isinstance(text, str):
         raise Malformed(CODE, f"the text lacks field {key}")
     return text
+
+
+def _written(seconds: int) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime(_TIME)
+
+
+def _supported(about: object) -> int | None:
+    """From a component's description; None where it has none. Any other description is outside the profile."""
+    if not isinstance(about, dict) or ComponentTextKey.COMPONENT_DESCRIPTION.value not in about:
+        return None
+    said = _field(about, ComponentTextKey.COMPONENT_DESCRIPTION)
+    try:
+        return int(datetime.datetime.strptime(said, f"{_SUPPORTED}{_TIME}").replace(tzinfo=datetime.UTC).timestamp())
+    except (ValueError, OverflowError):
+        raise Malformed(CODE, "a component's description is not until when it is supported") from None

@@ -170,3 +170,30 @@ def test_json_on_every_exit(built: Path) -> None:
     for arguments in (("gone.suit",), ("kev.json",), (built,)):
         found = devguard("release", "check", *arguments, "--known-exploited", "kev.json", "--json")
         assert json.loads(found.out)["accepted"] is False
+
+
+def test_dates_of_support(world: World, home: Path, tmp_path: Path) -> None:
+    """Of the release, its model and its parts: shown before and after the build, and on record where a push looked."""
+    end = [{"name": "devguard:end-of-support", "value": day} for day in ("2030-05-01", "2031-05-01")]
+    parts = (component("zlib", "1.3.1", properties=end[1:]), component("mbedtls", "2.28.0", properties=end[:1]))
+    (tmp_path / "image.bin").write_bytes(b"image" * 500)
+    (tmp_path / "pump.cdx.json").write_bytes(bill(*parts))
+    (tmp_path / "quiet.json").write_bytes(catalogue(("CVE-2024-0002", "x", "y"), released=TODAY))
+    text = world.description(version="3.0.0", sequence=3)
+    (tmp_path / "pump.toml").write_text(
+        text.replace("[[component]]", "end_of_support = 2032-05-01\n\n[[component]]") + SBOM
+    )
+    ok("release", "build", "pump.toml", "-o", "built.suit")
+    for what in ("pump.toml", "built.suit"):
+        found = ok("release", "check", what, "--known-exploited", "quiet.json", "--json").json
+        assert found["support"]["release"] == "2032-05-01T00:00:00Z"
+        assert found["support"]["model"] == "2036-12-31T00:00:00Z"
+        assert (found["unsupported"], found["undated"], found["support"]["ended"]) == ([], 0, False)
+    for name in ("release", "quality"):
+        ok("release", "sign", "built.suit", "--key", name)
+    grant = world.grant(tmp_path / "x.grant", "IP-1")
+    ok("push", "built.suit", "--key", "tech", "--grant", grant, "--dry-run", "--known-exploited", "quiet.json")
+    details = records(home)[-1]["details"]
+    seconds = [str(int(datetime(year, 5, 1, tzinfo=UTC).timestamp())) for year in (2030, 2032)]
+    assert details["parts-supported-until"] == f"{seconds[0]} mbedtls 2.28.0"
+    assert (details["supported-until"], details["sequence"]) == (seconds[1], "3")

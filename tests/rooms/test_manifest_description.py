@@ -58,7 +58,7 @@ def test_a_minimal_description_takes_the_safe_defaults() -> None:
     assert parsed.components == (ComponentDescription("application", "images/app.bin", "auto", (), ()),)
     assert parsed.safety == Safety(None, therapy_idle=True, two_technicians=False)
     assert parsed.requires == Requires(None, {})
-    assert (parsed.use_before, parsed.sbom, parsed.test_report_digest) == (None, None, None)
+    assert (parsed.use_before, parsed.sbom, parsed.test_report_digest, parsed.end_of_support) == (None,) * 4
     assert parsed.thresholds == {"release": 1, "quality": 1}
 
 
@@ -66,6 +66,7 @@ def test_the_documented_example_holds_every_field() -> None:
     page = (ROOT / "firmware_manifests" / "README.md").read_text()
     parsed = parse_description(page.split("```toml\n")[1].split("```")[0].encode())
     assert parsed.use_before == int(datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC).timestamp())
+    assert parsed.end_of_support == int(datetime.datetime(2031, 12, 31, tzinfo=datetime.UTC).timestamp())
     assert parsed.components[0].serials == ("SN-0001", "SN-0002")
     assert parsed.components[0].ignore_ranges == ((0x10001000, 0x10002000),)
     assert parsed.safety == Safety(30, therapy_idle=True, two_technicians=False)

@@ -5,6 +5,7 @@ A `Model` is facts for judging a release (`ModelFacts`) plus what the emulated d
 
 from __future__ import annotations
 
+import datetime
 import enum
 import functools
 import tomllib
@@ -76,7 +77,7 @@ class TherapyDefaults:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One device model."""
+    """One device model. `end_of_support`: epoch seconds, None where its data file does not say."""
 
     facts: ModelFacts
     layout: Layout
@@ -90,6 +91,7 @@ class Model:
     self_test_ms: int
     therapy: TherapyDefaults
     smp: SmpFacts = SmpFacts()
+    end_of_support: int | None = None
 
     @property
     def name(self) -> str:
@@ -176,7 +178,17 @@ def _model(name: str, data: dict[str, Any]) -> Model:
         self_test_ms=data["self_test"]["milliseconds"],
         therapy=_therapy(data["therapy"]),
         smp=_smp(data.get("smp", {})),
+        end_of_support=_day(data.get("end_of_support")),
     )
+
+
+def _day(value: Any) -> int | None:
+    """A date of TOML, its first second in UTC."""
+    if value is None:
+        return None
+    if type(value) is not datetime.date:
+        raise ValueError("end_of_support is a date such as 2035-12-31")
+    return int(datetime.datetime(value.year, value.month, value.day, tzinfo=datetime.UTC).timestamp())
 
 
 def _smp(data: dict[str, Any]) -> SmpFacts:
