@@ -101,9 +101,17 @@ def _name(command: int, direction: str) -> str:
     return f"{_COMMANDS.get(command, f'unknown {command:#04x}')}, {direction}"
 
 
+def _size(head: bytes) -> int | None:
+    if len(head) < SIZE - 1:
+        return None
+    if head[SIZE - 2] not in _DIRECTIONS:
+        raise ValueError("no packet goes that way")
+    return SIZE
+
+
 def framer(read: Read, _context: Context) -> LengthFramer:
     """Packets in a serial stream."""
-    return LengthFramer(b"\x51", lambda _: SIZE, SIZE, read)
+    return LengthFramer(b"\x51", _size, SIZE, read)
 
 
 FAMILIES: Final = (Family(NAME, "TaiDoc TD-42xx meters", decode, framer, bulk, baud=19200),)
