@@ -25,6 +25,7 @@ from devguard.grant.claims import Action, read_grant
 from devguard.grant.scope import allows
 from devguard.grant.uses import Spent, advanced_epoch, advanced_floor, spend_use, use_id
 from devguard.image.measure import SHA_256
+from devguard.manifest.envelope import parse_offer
 from devguard.manifest.model import Clock
 from devguard.session.approval import ApprovalRequest, check_approval
 from devguard.session.credentials import OwnCredential
@@ -51,6 +52,7 @@ class Attendant:
         self._second: tuple[bytes, CheckedGrant] | None = None
         self._accepted: tuple[Release, bytes, tuple[CheckedGrant, ...]] | None = None
         self._cwt = b""
+        self._offered = b""  # the manifest digest of what is being judged
         self._session_id = b""
         self._limit: DevguardError | None = None
         self._document = bytearray()  # of a chain of trust documents: what has come of the next
@@ -76,7 +78,8 @@ class Attendant:
 
     def refused(self, error: DevguardError) -> None:
         """See `DeviceNode.refused`."""
-        self._node.refused(error, proved=self._first is not None)
+        offered, self._offered = self._offered, b""
+        self._node.refused(error, proved=self._first is not None, offered=offered)
 
     def report(self, challenge: bytes, version: int) -> bytes:
         """The signed report of what runs now."""
@@ -249,6 +252,7 @@ class Attendant:
     def _accept(self, action: Action, envelope: bytes, judge: Callable[[bytes], Release]) -> Accept:
         first = self._granted(action)
         first.still_valid(self._node.now())
+        self._offered = parse_offer(envelope).manifest_digest
         release = judge(envelope)
         act = Act.on(action, release)
         used = self._used(first, act)
@@ -256,7 +260,7 @@ class Attendant:
         self._spent(used, act)  # whether the uses can be remembered at all is asked before the slot is erased
         offset = self._node.loader.prepare(release.manifest_digest, release.size, self._node.steady())
         self._spend(used, act, _ACCEPTED[action])
-        self._accepted = (release, envelope, used)
+        self._accepted, self._offered = (release, envelope, used), b""
         link, running = self._node.model.link, self._node.loader.result.header
         source = running.digest if running is not None else bytes(32)
         taken = (Encoding.DELTA, Encoding.COMPRESSED) if running is not None else (Encoding.COMPRESSED,)

@@ -160,14 +160,14 @@ class Bootloader:
             self.slots.spoil(slot)
             self._give_up(code or "image.digest")
             return None
-        held = hold()
-        if held is not None:
+        held, sealed = hold(), counters.sealed  # where nothing else can run, there is nothing to wait for
+        if held is not None and (sealed is None or self.slots.holds(self._layout.primary, sealed)):
             self._wait(pending, held)
             return None
         if counters.download is not None:
             self._store.save(replace(counters, download=None))
         image, envelope = self._extent(pending)
-        outgoing = counters.sealed.digest if counters.sealed else b""
+        outgoing = sealed.digest if sealed else b""
         try:
             entry = self._journal.begin(SwapKind.INSTALL, image, envelope, pending.digest, outgoing)
         except Refused as error:

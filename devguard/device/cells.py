@@ -63,8 +63,8 @@ class Cells:
         shown = bytearray(data)
         for sector, start, end in self._pieces(offset, len(data)):
             base = sector * self.sector_size
-            if sector in self.weak:
-                mask = self.weak[sector][start - base : end - base]
+            mask = self.weak[sector][start - base : end - base] if sector in self.weak else b""
+            if _some(mask):
                 shown[start - offset : end - offset] = _flicker(
                     shown[start - offset : end - offset], mask, self._noise(len(mask))
                 )
@@ -89,12 +89,12 @@ class Cells:
 
     def programmed(self, offset: int, data: bytes) -> None:
         """Bits that were programmed to 0 are firm again; those left at 1 stay as they were."""
-        sector = offset // self.sector_size
-        if sector in self.weak:
-            at = offset % self.sector_size
-            mask = bytearray(self.weak[sector])
-            mask[at : at + len(data)] = bytes(m & d for m, d in zip(mask[at : at + len(data)], data, strict=True))
-            self._set_weak(sector, bytes(mask))
+        sector, at = offset // self.sector_size, offset % self.sector_size
+        mask = self.weak.get(sector, b"")
+        weak = mask[at : at + len(data)]
+        if _some(weak):
+            left = int.from_bytes(weak, "big") & int.from_bytes(data, "big")
+            self._set_weak(sector, mask[:at] + left.to_bytes(len(data), "big") + mask[at + len(data) :])
 
     def torn(self, offset: int, changing: bytes) -> None:
         """An operation was cut while the bits of `changing` were on their way: they are neither 0 nor 1."""
@@ -105,7 +105,7 @@ class Cells:
         self._set_weak(sector, (before | added).to_bytes(size, "big"))
 
     def _set_weak(self, sector: int, mask: bytes) -> None:
-        if any(mask):
+        if _some(mask):
             self.weak[sector] = mask
         else:
             self.weak.pop(sector, None)
@@ -139,6 +139,11 @@ class Cells:
         end = offset + length
         for sector in range(offset // self.sector_size, -(-end // self.sector_size)):
             yield sector, max(offset, sector * self.sector_size), min(end, (sector + 1) * self.sector_size)
+
+
+def _some(mask: bytes) -> bool:
+    """Whether any bit is set."""
+    return mask.count(0) != len(mask)
 
 
 def _flicker(data: bytes | bytearray, mask: bytes, noise: bytes) -> bytes:

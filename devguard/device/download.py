@@ -13,27 +13,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import NoReturn
 
-from devguard.device.counters import (
-    Counters,
-    CounterStore,
-    Download,
-    Outcome,
-    Staging,
-    recent_erasures,
-    seconds_to_wait,
-)
+from devguard.device.counters import Counters, CounterStore, Download, Outcome, Staging
 from devguard.device.header import SlotHeader
 from devguard.device.layout import Mark
+from devguard.device.slot_eraser import SlotEraser
 from devguard.device.slots import Slots
 from devguard.device.staging import StagingArea
 from devguard.errors import LocalProtocolError, Refused
 from devguard.session.verbs import Encoding
-
-
-def _torn(download: Download | None) -> Staging | None:
-    """An encoded image whose place was being erased when the power went: its sectors may only look erased."""
-    staging = download.staging if download is not None else None
-    return staging if staging is not None and not staging.erased else None
 
 
 class SlotWriter:
@@ -44,15 +31,13 @@ class SlotWriter:
         self._flash = slots.flash
         self._slot = slots.layout.secondary
         self._store = store
-        self._budget = budget
         # Less than a sector by one page: the next page may be half programmed when the power goes.
         self._interval = slots.layout.sector_size - slots.layout.page_size
         self._active: Download | None = None
         self._area = StagingArea(slots)
+        self._eraser = SlotEraser(slots, self._area, store, budget)
         self._staged = False  # what is written now is the encoded image
         self._unpacked = False  # it has been decoded, and nobody has judged what came out
-        self._now = 0
-        self._again = False
         self._programmed = 0
         self._buffer = bytearray()
         self._finished: SlotHeader | None = None
@@ -67,13 +52,15 @@ class SlotWriter:
         if size > self._slots.layout.image_capacity:
             raise Refused("device.slot", f"image of {size} bytes, the slot holds {self._slots.layout.image_capacity}")
         self.pause()
-        known, self._now = self._store.load().download, now
-        if known is None or (known.manifest_digest, known.size) != (manifest_digest, size) or not known.erased:
-            known = self._erase(Download(manifest_digest, size, 0, False))
-        elif known.dirty and known.staging is None:
-            known = self._erase(known)
+        known, self._eraser.now, self._active = self._store.load().download, now, None
+        if (
+            known is None
+            or (known.manifest_digest, known.size) != (manifest_digest, size)
+            or not known.erased
+            or (known.dirty and (known.staging is None or not known.staging.erased))
+        ):
+            known = self._eraser.slot(manifest_digest, size)
         self._active, self._programmed, self._finished = known, known.offset, None
-        self._again = known.offset == known.size  # it may have been cut off while it was finished
         self._staged = self._unpacked = False
         self._buffer.clear()
         return known.offset
@@ -94,7 +81,10 @@ class SlotWriter:
         self._area.address(active.size, size)
         known = active.staging
         if known is None or not known.erased or replace(known, offset=0) != replace(wanted, erased=True):
-            known = self._make_room(self._erase(active) if active.dirty else active, wanted)
+            self._active = None
+            ready = self._eraser.slot(active.manifest_digest, active.size) if active.dirty else active
+            self._active = self._eraser.room(ready, wanted)
+            known = replace(wanted, erased=True)
         self._staged, self._programmed = True, known.offset
         return known.offset
 
@@ -112,7 +102,8 @@ class SlotWriter:
         active = self._require()
         if active.dirty and not self._staged:
             # What an encoded image left in the image area is nobody's image: the whole one starts on blank flash.
-            self._active = self._erase(active)
+            self._active = None
+            self._active = self._eraser.slot(active.manifest_digest, active.size)
         self._buffer += data
         page = self._slots.layout.page_size
         whole = len(self._buffer) // page * page
@@ -185,8 +176,7 @@ class SlotWriter:
                 self._drop_staging("the encoded image gives another image than the one that was signed")
             self._reject("the slot does not hold the image that was signed")
         self._clear_staging()
-        for address in (self._slot.header, *self._envelope_sectors(len(envelope))):
-            self._erase_sector(address, force=self._again)
+        self._eraser.papers(active, len(envelope))
         self._slots.write_envelope(self._slot, envelope)
         self._slots.write_header(self._slot, header)
         if not self._slots.whole(self._slot, header):
@@ -235,23 +225,6 @@ class SlotWriter:
         active = self._require()
         return active.staging.offset if self._staged and active.staging is not None else active.offset
 
-    def _make_room(self, active: Download, wanted: Staging) -> Staging:
-        """Erases where the encoded image will lie; where that is needed it counts as an erasure of the slot."""
-        torn, sectors = _torn(active), self._area.sectors(wanted.size)
-        if torn is not None or not self._area.is_blank(sectors):
-            counters = self._store.load()
-            erasures = self._spend_erasure(counters)
-            self._active = replace(active, staging=torn or wanted)
-            self._store.save(replace(counters, erase_times=erasures, download=self._active))
-            for address in self._area.sectors(torn.size) if torn is not None else ():
-                self._erase_sector(address, force=True)
-            for address in sectors:
-                self._erase_sector(address)
-            self._flash.sync()
-        ready = replace(wanted, erased=True)
-        self._keep(replace(active, staging=ready))
-        return ready
-
     def _program_decoded(self, pieces: Iterator[bytes]) -> None:
         """Programs what is decoded, page by page; once more what stands already, from before a power cut."""
         page, buffer, at, ended = self._slots.layout.page_size, bytearray(), 0, False
@@ -270,7 +243,9 @@ class SlotWriter:
     def _drop_staging(self, why: str) -> NoReturn:
         """Forgets the encoded image. If it was decoded over the image area, the slot is erased before the next byte."""
         active = self._require()
-        self._keep(replace(active, staging=None))
+        # Its sectors may look blank where it was cut off: they are erased before anything else comes there.
+        given_up = replace(active.staging, offset=0, erased=False) if active.staging is not None else None
+        self._keep(replace(active, staging=given_up))
         self._active, self._staged = None, False
         self._buffer.clear()
         raise Refused("device.transfer", why)
@@ -278,68 +253,17 @@ class SlotWriter:
     def _clear_staging(self) -> None:
         """The image stands and is the judged one: that is made durable, then what it was decoded from goes."""
         active = self._require()
-        staging, again = active.staging, active.offset == active.size
+        staging, doubtful = active.staging, self._eraser.in_doubt(active)
         if staging is None:
             return
         active = replace(active, offset=active.size, dirty=False)
         self._keep(active)
         for address in self._area.sectors(staging.size):
-            self._erase_sector(address, force=again or not staging.erased)
+            self._eraser.sector(address, force=address in doubtful)
         self._flash.sync()
         self._staged = self._unpacked = False
         self._programmed = active.size
         self._keep(replace(active, staging=None))
-
-    def _spend_erasure(self, counters: Counters) -> tuple[int, ...]:
-        """The erase times with one more; `Refused("device.busy")` when the hour's are spent."""
-        erasures = recent_erasures(counters, self._now)
-        wait = seconds_to_wait(erasures, self._budget, self._now)
-        if wait:
-            if erasures != counters.erase_times:
-                self._store.save(replace(counters, erase_times=erasures))
-            raise Refused("device.busy", f"{self._budget} slot erasures in an hour are spent; wait {wait} s")
-        return (*erasures, self._now)
-
-    def _erase(self, download: Download) -> Download:
-        """Makes the slot ready for `download` from its first byte on."""
-        counters = self._store.load()
-        erasures = self._spend_erasure(counters)
-        # An erase that was cut may have left bits that only look erased: then every sector is erased again.
-        before = counters.download
-        torn = _torn(before)
-        cut = before is not None and not before.erased
-        # Spent and durable before the first sector goes, and the images that stood here are given up with it.
-        download = Download(download.manifest_digest, download.size, 0, False, staging=torn)
-        self._store.save(replace(counters, erase_times=erasures, download=download, pending=None, previous=None))
-        self._active = None
-        # The header goes first: from then on no boot can take the slot for a whole image.
-        images = range(self._slot.image, self._slot.image + download.size, self._slots.layout.sector_size)
-        envelopes = self._envelope_sectors(self._slots.layout.envelope_size)
-        # A page or a mark that was cut off may look blank and is not: header, trailer, and where the last one came to.
-        doubtful = {self._slot.header, self._slot.trailer, *self._frontier(before, images)}
-        for address in (self._slot.header, self._slot.trailer, *images, *envelopes):
-            self._erase_sector(address, force=cut or address in doubtful)
-        for address in self._area.sectors(torn.size) if torn is not None else ():
-            self._erase_sector(address, force=True)
-        self._flash.sync()
-        ready = replace(download, erased=True, staging=None)
-        self._store.save(replace(self._store.load(), download=ready))
-        return ready
-
-    def _frontier(self, before: Download | None, images: range) -> list[int]:
-        """Of these image sectors, those in which an unfinished download may have been cut off."""
-        if before is None or before.dirty:
-            return [] if before is None else list(images)
-        start = self._slot.image + before.offset
-        end = start + self._interval + self._slots.layout.page_size
-        return [address for address in images if start - images.step < address < end]
-
-    def _envelope_sectors(self, size: int) -> range:
-        return range(self._slot.envelope, self._slot.envelope + size, self._slots.layout.sector_size)
-
-    def _erase_sector(self, address: int, *, force: bool = False) -> None:
-        if force or not self._flash.is_blank(address, self._slots.layout.sector_size):
-            self._flash.erase(address)
 
     def _program(self, page: bytes) -> None:
         if not self._fill(self._target()[0] + self._programmed, page):
@@ -364,11 +288,13 @@ class SlotWriter:
         if self._staged and active.staging is not None:
             self._keep(replace(active, staging=replace(active.staging, offset=self._programmed)))
         else:
-            # Bytes of the image itself: an encoded one that was begun is given up, save that an erase of it was cut.
-            self._keep(replace(active, offset=self._programmed, staging=_torn(active)))
+            self._keep(replace(active, offset=self._programmed))
 
     def _reject(self, why: str) -> None:
-        digest = self._require().manifest_digest
+        active = self._require()
+        digest = active.manifest_digest
+        # Not ready any more, durably, before the mark: one that is cut off here would stand in a slot that looks blank.
+        self._keep(replace(active, erased=False))
         self._slots.spoil(self._slot)
         counters: Counters = self._store.load()
         outcome = Outcome(digest, "image.digest", counters.clock_floor)

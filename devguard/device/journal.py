@@ -69,6 +69,7 @@ class Journal:
         if _BLOCK + (self._closing + 1) * layout.write_size > layout.sector_size:
             raise LocalProtocolError("device.state", "a journal sector is too small for this slot size")
         self._marks: dict[int, set[int]] = {}  # by generation, as read once after the reset
+        self._settled = 0  # the generation that was closed once more since then
 
     def latest(self) -> SwapEntry | None:
         """The newest whole entry, or None on a flash that never swapped."""
@@ -97,8 +98,9 @@ class Journal:
         """Closes the newest entry once more. After a boot every entry is closed, and from here on things happen that
         must not meet one that looks open again."""
         entry = self.latest()
-        if entry is not None:
+        if entry is not None and entry.generation != self._settled:
             self.close(entry)
+            self._settled = entry.generation
 
     def begin(
         self, kind: SwapKind, image_size: int, envelope_size: int, incoming: bytes, outgoing: bytes, origin: int = 0

@@ -15,7 +15,7 @@ from devguard.cose.keys import CoseKey
 from devguard.cose.sign import Signer
 from devguard.device.attendant import Attendant
 from devguard.device.bootloader import Bootloader, BootResult, BootState
-from devguard.device.counters import CounterStore
+from devguard.device.counters import Counters, CounterStore
 from devguard.device.erase import ERASED
 from devguard.device.flash import FlashMemory
 from devguard.device.header import SlotHeader
@@ -36,6 +36,7 @@ from devguard.trust.document import TrustDocument
 from devguard.verdict.judge import Release, Target, judge
 
 FREE_HANDSHAKES: Final = 3
+FREE_OFFERS: Final = 8
 MAX_DELAY: Final = 4.0
 COUNTED_HANDSHAKES: Final = 16
 NOTED_REFUSALS: Final = 16
@@ -47,6 +48,15 @@ def handshake_delay(failed: int) -> float:
     if failed <= FREE_HANDSHAKES:
         return 0.0
     return min(MAX_DELAY, 2.0 ** min(failed - FREE_HANDSHAKES - 1, 8))  # far beyond the cap; any number may have failed
+
+
+def back_off(counters: Counters) -> float:
+    """Seconds before the next handshake, as far as the counters tell: after handshakes that failed, and after offers
+    that were refused since the last confirmed update. Whoever holds a good grant cannot make a device check signatures
+    without end either."""
+    since = takewhile(lambda event: event.name != "confirmed", reversed(counters.audit.events))
+    refused = sum(event.name == "refused" and event.subject != b"" for event in since)
+    return handshake_delay(max(counters.failed_handshakes, refused - FREE_OFFERS + FREE_HANDSHAKES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +110,8 @@ class DeviceNode:
         self._keep_trust = keep_trust
         self._erase = erase
         self.erased = False
-        # The count of failed handshakes outlives a power cut, and so does the delay that follows from it.
-        self._delay_until = surroundings.uptime() + handshake_delay(store.load().failed_handshakes)
+        # What the delay follows from outlives a power cut, and so does the delay.
+        self._delay_until = surroundings.uptime() + back_off(store.load())
         self._judged: Release | None = None
         self.loader = Bootloader(flash, model, store)
 
@@ -207,20 +217,22 @@ class DeviceNode:
         return HelloReply(PROTOCOL_VERSION, str(self.loader.result.state), suites, nonce)
 
     def handshake_begins(self) -> None:
-        """Back-off before public-key work after failed handshakes: 0, 0, 0, 1, 2, 4, 4 ... seconds, for everybody."""
+        """Back-off before public-key work after failed handshakes: 0, 0, 0, 1, 2, 4, 4 ... seconds, for everybody; and
+        from the ninth refused offer on."""
         if self.erased:
             raise Refused("device.decommissioned", "the device has erased itself; the factory enrols it anew")
         wait = self._delay_until - self.around.uptime()
         if wait > 0:
-            raise Refused("device.busy", f"after failed handshakes the device waits {wait:.1f} s")
+            raise Refused("device.busy", f"after failed attempts the device waits {wait:.1f} s")
 
     def handshake_failed(self) -> None:
         """Count a failed handshake and set the delay before the next."""
         counters = self.store.load()
         failed = counters.failed_handshakes + 1
         if failed <= COUNTED_HANDSHAKES:  # the delay has long reached its cap; no stranger wears the store with more
-            self.store.save(counters.with_failed_handshakes(failed))
-        self._delay_until = self.around.uptime() + handshake_delay(failed)
+            counters = counters.with_failed_handshakes(failed)
+            self.store.save(counters)
+        self._delay_until = self.around.uptime() + back_off(counters)
 
     def target(self) -> Target:
         """What the device is, and what it has confirmed last, whether or not that runs."""
@@ -290,8 +302,8 @@ class DeviceNode:
         """The link is gone: make durable what has arrived."""
         self.loader.pause()
 
-    def refused(self, error: DevguardError, *, proved: bool = True) -> None:
-        """Note a refusal in the device's own log.
+    def refused(self, error: DevguardError, *, proved: bool = True, offered: bytes = b"") -> None:
+        """Note a refusal in the device's own log; `offered`: the manifest digest of the release, where it was an offer.
 
         `proved`: somebody's key was proved in this conversation. Of what anybody at the port provokes, only so many are
         noted after the last event of another kind, and then each code once; that it backed off, once at a time. So
@@ -301,7 +313,10 @@ class DeviceNode:
         latest = [event.code for event in takewhile(lambda one: one.name == "refused", reversed(counters.audit.events))]
         again = not proved and code == "device.busy" and latest[:1] == [code]
         if proved or (len(latest) < NOTED_REFUSALS and not again) or code not in latest:
-            self.store.save(counters.event(self.now(), "refused", code))
+            counters = counters.event(self.now(), "refused", code, offered)
+            self.store.save(counters)
+        if offered:
+            self._delay_until = max(self._delay_until, self.around.uptime() + back_off(counters))
 
     def signer_beside(self, key: CoseKey) -> Signer:
         """The device's own key of the kind of `key`: what a session with that key has proved, and no other."""

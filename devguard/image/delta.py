@@ -39,6 +39,16 @@ def make_patch(source: bytes, image: bytes) -> bytes:
     return _packed(image, plain.getvalue()[head:], _OF_PATCHES)
 
 
+def patch_in_place(source: bytes, image: bytes) -> bytes:
+    """A patch in which every byte is against the one at its place; it needs no package, and is small where nothing has
+    moved. `Refused("image.size")` as `make_patch`, and for an image longer than its source."""
+    _check(source, image)
+    if len(image) > len(source):
+        raise Refused("image.size", f"{len(image)} bytes have no place in {len(source)}")
+    differences = bytes((new - old) & 0xFF for new, old in zip(image, source, strict=False))
+    return _packed(image, _number(0) + _number(len(image)) + differences + _number(0) * 2, _OF_PATCHES)
+
+
 def compress(image: bytes) -> bytes:
     """`image` compressed. `Refused("image.size")` for images over `MAX_IMAGE` or empty ones."""
     _check(image)

@@ -304,7 +304,7 @@ def test_a_commit_that_may_have_been_cut_off_erases_its_sectors_though_they_look
         seen = operations(rig)
         if again:
             loader.finish(NEW.header, NEW.envelope)
-            assert erased(seen) == [secondary.header, secondary.envelope]
+            assert erased(seen) == [secondary.envelope, secondary.header]
         rig.boot()
     assert rig.boot_loader.slots.whole(secondary, NEW.header)
 
@@ -334,7 +334,8 @@ def test_another_release_erases_where_the_one_before_was_cut_off_though_it_looks
     frontier = durable // 1024 * 1024
     assert {image + at for at in (*range(0, durable, 1024), frontier)} <= set(erased(seen))
     assert image + 39_936 not in erased(seen)
-    assert {layout.secondary.header, layout.secondary.trailer} <= set(erased(seen))
+    # Nothing of the one before was finished: no cut can have hit its papers, and they are blank.
+    assert not {layout.secondary.header, layout.secondary.trailer} & set(erased(seen))
 
 
 def test_bytes_since_the_last_durable_offset_are_programmed_again() -> None:

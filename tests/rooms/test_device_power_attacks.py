@@ -11,15 +11,16 @@ import pytest
 from builders import NOW, Vendor, changed
 from devguard.bench.power import image_size
 from devguard.bench.power_flash import Flash
-from devguard.bench.power_scenes import FALLING, NEXT, RUNNING, TARGET, after, pushing, start_of
-from devguard.bench.power_world import Conduct, Machine, State, World
+from devguard.bench.power_scenes import after, pushing, start_of
+from devguard.bench.power_world import FALLING, NEXT, RUNNING, TARGET, Conduct, Machine, State, World
 from devguard.device.bootloader import BootState
 from devguard.device.counters import recent_erasures
 from devguard.device.flash import Operation, PowerCut, Tear
 from devguard.device.journal import Journal
 from devguard.device.models import load_model
-from devguard.device.node import COUNTED_HANDSHAKES, MAX_DELAY
+from devguard.device.node import COUNTED_HANDSHAKES, FREE_OFFERS, MAX_DELAY
 from devguard.errors import DevguardError, Refused
+from devguard.session.device_side import MAX_REFUSALS
 from devguard.session.report import Report, read_report
 from devguard.session.verbs import Accept, Commit, Data, Done, Offer, Verb
 from sim.bench import HOUR, Build, Device, Pipe, build, grant, push
@@ -296,6 +297,17 @@ def test_a_device_switched_off_and_on_in_a_bad_moment_installs_nothing_until_a_b
     assert device.runs(new)
 
 
+def test_an_update_does_not_wait_where_nothing_else_can_run() -> None:
+    """The battery is low and the image that ran is damaged: a device that does not start is the worse failure."""
+    device, _, new = waiting()
+    device.battery = 5
+    assert reported(device).flags == ("update.waiting",)
+    damage(device)
+    report = reported(device)
+    assert (report.version, report.boot_state, report.confirmed) == ("1.1.0", "confirmed", True)
+    assert device.runs(new)
+
+
 def test_an_update_that_waits_may_be_replaced_or_offered_again() -> None:
     device, _, new = waiting()
     device.therapy.start_bolus(1000, NOW)
@@ -360,6 +372,7 @@ def test_hostile_offers_wear_no_sector_beyond_the_budget() -> None:
         if turn % 7 == 0:
             device.power_cycle()
             device.node._flash.cells = cells
+            device.up += MAX_DELAY
         pipe = Pipe(device)
         pipe.connect(grant(device))
         reply = pipe.ask(Offer(builds[turn % 2].offer))
@@ -390,6 +403,51 @@ def test_the_delay_after_failed_handshakes_outlives_a_power_cut_and_ends_within_
     device.up = 0.0
     device.power_cycle()
     device.node.handshake_begins()
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["on all the time", "switched off and on"])
+def test_offers_that_are_refused_again_and_again_are_looked_at_less_and_less(
+    reset: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A technician with a good grant offers an older release for two minutes, five times in a session, as fast as the
+    device lets: the signatures of one session in four seconds are checked. A colleague waits no longer than that."""
+    device = Device()
+    push(device, build(device, "1.0.0", 5, 5000))
+    older, good, one = build(device, "0.9.0", 2), build(device, "1.1.0", 6), grant(device)
+    checks, judge = [0], type(device.node).judge
+    cells = device.node._flash.cells
+    start = list(cells.wear)
+
+    def counted(node: object, envelope: bytes, target: object) -> object:
+        checks[0] += 1
+        return judge(node, envelope, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(device.node), "judge", counted)
+    seconds = 120
+    for tick in range(2 * seconds):
+        device.up = tick / 2
+        if reset and tick % 31 == 30:
+            device.power_cycle()
+            device.node._flash.cells = cells
+        try:
+            device.node.handshake_begins()
+        except Refused:
+            continue
+        attendant = device.node.attend()
+        attendant.judge_technician(one.untagged)
+        attendant.authorised(bytes(32))
+        for _ in range(MAX_REFUSALS):
+            with pytest.raises(Refused, match=r"sequence") as refused:
+                attendant.offer(older.offer)
+            attendant.refused(refused.value)
+    assert seconds / MAX_DELAY / 2 < checks[0] <= FREE_OFFERS + MAX_REFUSALS * (5 + seconds / MAX_DELAY)
+    assert cells.wear == start
+    device.up += MAX_DELAY
+    device.fresh_hour()
+    push(device, good)
+    assert device.runs(good)
+    device.power_cycle()
+    device.node.handshake_begins()  # a confirmed update ends it
 
 
 def test_strangers_at_the_port_neither_wear_the_flash_nor_the_store() -> None:

@@ -292,7 +292,7 @@ def test_what_half_of_a_bad_patch_left_behind_is_nobodys_image(then: str) -> Non
     commit(rig)
     assert not rig.boot_loader.slots.marked(SMALL.secondary, Mark.BAD)
     confirm(rig)
-    assert len(rig.counters.erase_times) == (2 if then == "whole" else 3)
+    assert len(rig.counters.erase_times) == 2
 
 
 def test_after_a_bad_patch_a_spent_erase_budget_shows_at_the_offer() -> None:
