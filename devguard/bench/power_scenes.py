@@ -11,32 +11,39 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from devguard.bench.power_flash import Flash
-from devguard.bench.power_world import Conduct, Machine, State, World
+from devguard.bench.power_world import FALLING, RUNNING, TARGET, Conduct, Machine, State, World
 from devguard.device.bootloader import BootState
 from devguard.errors import LocalProtocolError
 
 Act = Callable[[Machine], None]
-NAMES: Final = ("update", "revert", "confirm", "fallback", "trust")
-RUNNING: Final = 1  # the release a device runs when a scene begins, of the world's numbers
-FALLING: Final = 2
-TARGET: Final = 3
-NEXT: Final = 4
+NAMES: Final = ("update", "patch", "revert", "confirm", "fallback", "trust")
 SCENE_HOUR: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A push: of which release, and whether it travels as a patch."""
+
+    release: int
+    patched: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
     """`acts` are power-ons, one after the other. `old` and `new`: the numbers of the releases before and after, of the
-    trust documents where `of_trust`. `from_self_test`: only what follows the start of the self-test is cut."""
+    trust documents where `of_trust`. `ends`: the releases that may run after a cut. `from_self_test`: only what follows
+    the start of the self-test is cut. `patched`: the update travels as a patch."""
 
     name: str
     start: State
     acts: tuple[Act, ...]
     old: int
     new: int
+    ends: frozenset[int]
     healthy: bool = True
     from_self_test: bool = False
     of_trust: bool = False
+    patched: bool = False
     flags: frozenset[str] = frozenset()
 
     def conduct(self) -> Conduct:
@@ -49,12 +56,12 @@ def boot(machine: Machine) -> None:
     machine.node.boot()
 
 
-def pushing(number: int) -> Act:
+def pushing(number: int, *, patched: bool = False) -> Act:
     """Power on, and a push up to the reboot."""
 
     def act(machine: Machine) -> None:
         machine.node.boot()
-        machine.push(number)
+        machine.push(number, patched=patched)
 
     return act
 
@@ -97,18 +104,20 @@ def start_of(world: World, running: int = RUNNING) -> State:
 def scene_of(world: World, name: str) -> Scene:
     """The scene of that name."""
     if name == "fallback":
-        start = _damaged(world, start_of(world, FALLING))
-        flags = frozenset({"version.older"})
-        return Scene(name, start, (boot,), old=RUNNING, new=FALLING, flags=flags)
-    start = start_of(world)
+        start, flags = _damaged(world, start_of(world, FALLING)), frozenset({"version.older"})
+        return Scene(name, start, (boot,), old=RUNNING, new=FALLING, ends=frozenset({RUNNING}), flags=flags)
+    start, either = start_of(world), frozenset({RUNNING, TARGET})
     if name == "trust":
-        return Scene(name, start, (rotating(1),), old=0, new=1, of_trust=True)
-    if name == "update":
-        return Scene(name, start, (pushing(TARGET), boot), old=RUNNING, new=TARGET)
+        return Scene(name, start, (rotating(1),), old=0, new=1, ends=frozenset({RUNNING}), of_trust=True)
+    if name in ("update", "patch"):
+        patched = name == "patch"
+        acts = (pushing(TARGET, patched=patched), boot)
+        return Scene(name, start, acts, old=RUNNING, new=TARGET, ends=either, patched=patched)
     committed = after(world, start, pushing(TARGET))
     if name == "revert":
-        return Scene(name, committed, (boot,), old=RUNNING, new=TARGET, healthy=False)
-    return Scene(name, committed, (boot,), old=RUNNING, new=TARGET, from_self_test=True)
+        ends = frozenset({RUNNING})  # an image whose self-test fails is never confirmed, whatever the power does
+        return Scene(name, committed, (boot,), old=RUNNING, new=TARGET, ends=ends, healthy=False)
+    return Scene(name, committed, (boot,), old=RUNNING, new=TARGET, ends=either, from_self_test=True)
 
 
 def _damaged(world: World, state: State) -> State:

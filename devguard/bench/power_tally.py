@@ -8,12 +8,13 @@ from typing import Final
 
 _BLOCK: Final = 64
 _SHOWN: Final = 12
+MADE: Final = ("runs", "pairs")  # counted where they are made, and never again
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Which cuts are made: of first cuts one in `first`, of second ones one in `second` (0: none), chosen by `seed`;
-    of the first ones those of one `part` of `parts`."""
+    """Which cuts are made: of first cuts one in `first`, of second ones one in `second` (0: none), chosen by `seed`,
+    the second ones anew for each recovery that is run; of the first ones those of one `part` of `parts`."""
 
     first: int = 1
     second: int = 0
@@ -22,21 +23,25 @@ class Plan:
     parts: int = 1
     shortcut: bool = True
 
-    def takes(self, depth: int, step: int) -> bool:
-        """Whether the cut number `step` of a scene (depth 0) or of a recovery (depth 1) is made."""
+    def takes(self, depth: int, step: int, salt: int = 0) -> bool:
+        """Whether the cut number `step` of a scene (depth 0) or of a recovery (depth 1) is made. `salt`: of this
+        recovery."""
         if depth == 0 and step // _BLOCK % self.parts != self.part:
             return False
         every = self.second if depth else self.first
-        return every == 1 or (every > 0 and zlib.crc32(f"{self.seed}/{depth}/{step}".encode()) % every == 0)
+        return every == 1 or (every > 0 and zlib.crc32(f"{self.seed}/{depth}/{salt}/{step}".encode()) % every == 0)
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the device, over any number of cuts. `runs`: recoveries that were really run."""
+    """What became of the device, over any number of cuts. `second_cuts`: how many of `cuts` were in a recovery, each
+    with every first cut that leads to that recovery; `pairs`: those in recoveries that differ. `runs`: recoveries that
+    were really run."""
 
     operations: int = 0
     cuts: int = 0
     second_cuts: int = 0
+    pairs: int = 0
     booted_old: int = 0
     booted_new: int = 0
     bricked: int = 0
@@ -48,19 +53,23 @@ class Tally:
     faults: list[str] = field(default_factory=list)
 
     def add(self, other: Tally, how: str, times: int = 1) -> None:
-        """Count what `other` counted as well, save for its runs, which are counted where they are made. `how` it came
-        to that."""
+        """Count what `other` counted as well, save for what is counted where it is made. `how` it came to that."""
         for name in COUNTED:
             more = getattr(other, name)
             if more:
                 setattr(self, name, getattr(self, name) + more * times)
         self.faults += [how + fault for fault in other.faults[: max(0, _SHOWN - len(self.faults))]]
 
+    def blame(self, name: str, fault: str) -> None:
+        """Count one harm of that name, and say what it is."""
+        setattr(self, name, getattr(self, name) + 1)
+        self.faults.append(fault)
+
     @property
     def held(self) -> bool:
         """Whether every device came back whole, with what it had, and took the next push."""
-        wrong = self.bricked + self.settings_changed + self.counter_regressed + self.audit_broken + self.push_failed
-        return wrong == 0
+        return not any(getattr(self, name) for name in HARM)
 
 
-COUNTED: Final = tuple(name for name in Tally.__dataclass_fields__ if name not in ("faults", "runs"))
+HARM: Final = ("bricked", "settings_changed", "counter_regressed", "audit_broken", "push_failed")
+COUNTED: Final = tuple(name for name in Tally.__dataclass_fields__ if name not in ("faults", *MADE))

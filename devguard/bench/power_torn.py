@@ -12,8 +12,19 @@ from devguard.device.cells import Cells
 from devguard.device.flash import FlashGeometry, FlashMemory, MemoryBackend, Operation, PowerCut, Tear
 from devguard.device.layout import Layout
 
-HOWS: Final = ("half", "late", "weak", "weaker", "after")
-"""How an operation ends: half done, all but a word, undecided bits that turn out one way and another, done."""
+HOWS: Final = ("half", "late", "weak", "weaker", "begun", "after")
+"""How an operation ends: half done; all but a word; in the middle, with undecided bits that turn out one way and
+another; with such bits in its first word and nothing more; done."""
+_OF_A_WORD: Final = tuple(how for how in HOWS if how not in ("late", "begun"))
+_OF_A_SECTOR: Final = tuple(how for how in HOWS if how != "begun")
+
+
+def hows_of(layout: Layout, operation: Operation, size: int) -> tuple[str, ...]:
+    """In how many ways an operation can end: of one word, or of a sector whose cells move together, some are the
+    same."""
+    if operation is Operation.ERASE:
+        return _OF_A_SECTOR
+    return _OF_A_WORD if size == layout.write_size else HOWS
 
 
 def torn(layout: Layout, state: State, operation: Operation, address: int, data: bytes, how: str) -> State:
@@ -44,6 +55,6 @@ def tear_of(layout: Layout, operation: Operation, size: int, how: str) -> Tear:
     unit = layout.write_size
     done = {"half": length // 2 // unit * unit, "late": length - unit, "after": length}
     # All cells of a sector are erased together; a program gets as far as one word of its page.
-    weak_at = 0 if operation is Operation.ERASE else length // 3 // unit * unit
+    weak_at = 0 if operation is Operation.ERASE or how == "begun" else length // 3 // unit * unit
     masks = {"half": 0x5A, "late": 0x3C}
-    return Tear(done.get(how, weak_at), masks.get(how, 0), weak=how in ("weak", "weaker"))
+    return Tear(done.get(how, weak_at), masks.get(how, 0), weak=how in ("weak", "weaker", "begun"))

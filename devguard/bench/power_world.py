@@ -7,6 +7,7 @@ its state alone, so the same state always gives the same run.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,9 +25,10 @@ from devguard.device.layout import Layout
 from devguard.device.models import Model
 from devguard.device.node import DeviceNode, Surroundings
 from devguard.device.therapy import decode_therapy, new_therapy
+from devguard.image.delta import patch_in_place
 from devguard.manifest.envelope import sever
 from devguard.session.approval import ApprovalRequest, sign_approval
-from devguard.session.verbs import Ending
+from devguard.session.verbs import Accept, Encoding, Ending
 from devguard.trust.document import TrustDocument, read_trust
 from devguard.trust.rotate import Change, sign_successor, successor
 from devguard.verdict.judge import Release, Target
@@ -35,8 +37,13 @@ HOUR: Final = 3601
 _SESSION: Final = hashlib.sha256(b"a session of the power-cut bench").digest()
 _APPROVAL_SECONDS: Final = 300
 MANY_SECTORS: Final = 2048
+RUNNING: Final = 1  # the release a device runs when a scene begins, by its number
+FALLING: Final = 2
+TARGET: Final = 3
+NEXT: Final = 4
 VERSIONS: Final = 6
 FIRST_SECURE: Final = 3  # the first release with a higher security version
+_ALIKE: Final = 7  # `TARGET` differs from `RUNNING` in one byte of so many: in every page, and a patch of it is small
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -99,14 +106,14 @@ class Node(DeviceNode):
 
 
 class World:
-    """A model with releases of one size, numbered from 0, and trust documents, numbered from 0. `pages`: how many pages
-    of each sector an image fills; the rest of the sector it leaves blank (0: all are filled)."""
+    """A model with releases of one size, numbered from 0, and trust documents, numbered from 0."""
 
-    def __init__(self, model: Model, image_size: int, pages: int = 0) -> None:
+    def __init__(self, model: Model, image_size: int) -> None:
         self.model = model
-        self._pages = pages
         self.stage = Stage(model, f"power/{model.name}", lambda: 0.0)
-        self.builds = [self._build(image_size, number) for number in range(VERSIONS)]
+        self.builds: list[Build] = []
+        for number in range(VERSIONS):
+            self.builds.append(self._build(image_size, number))
         self.offers = [sever(build.envelope) for build in self.builds]
         self.chain: list[tuple[TrustDocument, bytes]] = [(self.stage.trust, b"")]
         for _ in range(2):
@@ -118,15 +125,16 @@ class World:
     def _build(self, size: int, number: int) -> Build:
         # The first ones share a security version: the image before has to be one that may still run.
         security = 1 if number < FIRST_SECURE else 2
-        image = self._sparse(size, number) if self._pages else None
+        image = stream(f"power/{number}")(size)
+        if number == TARGET:
+            before = self.builds[RUNNING].image
+            image = b"".join(image[at : at + 1] + before[at + 1 : at + _ALIKE] for at in range(0, size, _ALIKE))
         return self.stage.build(size, f"1.{number}.0", number + 1, security_version=security, image=image)
 
-    def _sparse(self, size: int, number: int) -> bytes:
-        layout, fresh = self.model.layout, stream(f"sparse/{number}")
-        filled = self._pages * layout.page_size
-        count = -(-size // layout.sector_size)
-        sectors = (fresh(filled) + b"\xff" * (layout.sector_size - filled) for _ in range(count))
-        return b"".join(sectors)[: size - 1] + b"."
+    @functools.cached_property
+    def patch(self) -> bytes:
+        """What makes `TARGET` of `RUNNING`."""
+        return patch_in_place(self.builds[RUNNING].image, self.builds[TARGET].image)
 
     def _next_document(self) -> tuple[TrustDocument, bytes]:
         before = self.chain[-1][0]
@@ -237,16 +245,25 @@ class Machine:
         attendant.authorised(_SESSION)
         return attendant
 
-    def push(self, number: int) -> None:
-        """Offer a release, send what the device asks for, commit. The reboot is a power-on of its own."""
+    def push(self, number: int, *, patched: bool = False) -> None:
+        """Offer a release, send what the device asks for, commit. The reboot is a power-on of its own. `patched`: as a
+        patch, where the device runs what it is against."""
         attendant, build = self.greet(), self.world.builds[number]
         if self.world.model.facts.technicians > 1:
             attendant.approve(self._approval(build), self.world.grants[1])
         accept = attendant.offer(self.world.offers[number])
-        for at in range(accept.resume_offset, len(build.image), accept.segment):
-            attendant.data(at, build.image[at : at + accept.segment])
+        data, start = build.image, accept.resume_offset
+        if patched and start < len(data) and self._takes_patch(accept):
+            data = self.world.patch
+            start = attendant.transfer(Encoding.DELTA, len(data), hashlib.sha256(data).digest())
+        for at in range(start, len(data), accept.segment):
+            attendant.data(at, data[at : at + accept.segment])
         attendant.commit(build.envelope.manifest_digest)
         attendant.reboot()
+
+    def _takes_patch(self, accept: Accept) -> bool:
+        running = self.world.builds[RUNNING].measured.whole.digest
+        return Encoding.DELTA in accept.encodings and accept.source_digest == running
 
     def _approval(self, build: Build) -> bytes:
         first, second = (hashlib.sha256(grant).digest() for grant in self.world.grants)

@@ -1,0 +1,107 @@
+"""Runs of the power-cut bench that look at the same bytes are the same run: each is done once.
+
+A run notes every sector it looked at before it had overwritten it. Where a state has the same bytes there, and the
+same counters, what came of that run is what comes of this one. `on=False` does every run, to show that it changes no
+verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from devguard.bench.power_flash import Flash
+from devguard.bench.power_world import Machine, State
+from devguard.device.counters import Counters
+from devguard.device.counters_codec import encode_counters
+
+_REMEMBERED: Final = 48  # runs kept for each set of counters
+_KEPT_KEYS: Final = 4096
+Seen = tuple[bytes, tuple[bytes, str] | None]
+V = TypeVar("V")
+Found = tuple[V, set[int]]
+"""What came of a run, and the sectors that this depends on."""
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run that is remembered: the sectors it depends on, and what came of it."""
+
+    seen: dict[int, Seen]
+    value: object
+    sectors: set[int]
+
+    def fits(self, flash: Flash) -> bool:
+        """Whether the run on `flash` would be this one."""
+        sectors, weak = flash.sectors, dict(flash.weak)
+        for sector, (data, mask) in self.seen.items():
+            if sectors[sector] is not data and sectors[sector] != data:
+                return False
+            if (mask is not None or sector in weak) and flash.value(sector)[1] != mask:
+                return False
+        return True
+
+    def covers(self, machine: Machine, sector: int) -> bool:
+        """Whether the run on the machine's flash would be this one, whatever stood in `sector`."""
+        weak, now = machine.cells.weak, machine.backend.now
+        if sector in self.seen:
+            return False
+        for number, (data, mask) in self.seen.items():
+            if mask is not None or number in weak:
+                return False
+            found = now(number)
+            if found is not data and found != data:
+                return False
+        return True
+
+
+class Memo:
+    """What is remembered of one scene."""
+
+    def __init__(self, *, on: bool) -> None:
+        self._on = on
+        self._runs: dict[tuple[object, ...], list[_Run]] = {}
+        self._encoded: dict[int, tuple[Counters, bytes]] = {}
+
+    def once(self, kind: tuple[object, ...], state: State, run: Callable[[], Found[V]]) -> Found[V]:
+        """What `run` gives for `state`: remembered, where a run of this kind on the same bytes has been done."""
+        known = self._runs.setdefault((*kind, self.encoded(state.counters), state.trust), [])
+        if self._on:
+            for place, one in enumerate(known):
+                if one.fits(state.flash):
+                    return self._found(known, place)
+        value, needed = run()
+        if self._on:
+            seen = {sector: state.flash.value(sector) for sector in needed}
+            known.insert(0, _Run(seen, value, set(needed)))
+            del known[_REMEMBERED:]
+            if len(self._runs) > _KEPT_KEYS:
+                del self._runs[next(iter(self._runs))]
+        return value, needed
+
+    def covering(self, kind: tuple[object, ...], machine: Machine, sector: int) -> Found[object] | None:
+        """What comes of a machine whose power goes now, if it is known and looks at nothing of that sector."""
+        if not self._on:
+            return None
+        known = self._runs.get((*kind, self.encoded(machine.load()), machine.trust), [])
+        for place, one in enumerate(known):
+            if one.covers(machine, sector):
+                return self._found(known, place)
+        return None
+
+    def encoded(self, counters: Counters) -> bytes:
+        """The counters as they are stored, each set encoded once."""
+        found = self._encoded.get(id(counters))
+        if found is None or found[0] is not counters:
+            if len(self._encoded) > _KEPT_KEYS:
+                self._encoded.clear()
+            found = self._encoded[id(counters)] = (counters, encode_counters(counters))
+        return found[1]
+
+    def _found(self, known: list[_Run], place: int) -> Found[V]:
+        """The run at that place; what was asked for last is the first to be looked at."""
+        if place:
+            known.insert(0, known.pop(place))
+        value: V = known[0].value  # type: ignore[assignment]  # the kind in the key says which
+        return value, known[0].sectors
