@@ -127,6 +127,20 @@ BROKEN = (
     ),
     Break("the bench's clock may go back", ("devguard.cli.record:Note.recall",), says(None), ("C05",)),
     Break(
+        "a changed device is nobody's business", ("devguard.cli.device_change:check_unchanged",), says(None), ("J03",)
+    ),
+    Break("the station remembers nothing", ("devguard.cli.record:Note.recall",), says(None), ("J01",)),
+    Break(
+        "what technicians and devices signed is not read",
+        ("devguard.cli.evidence_devices:Devices._check_record", "devguard.cli.evidence_devices:Devices._check_claims"),
+        says(None),
+        ("J02",),
+    ),
+    Break("heads may contradict each other", ("devguard.evidence.witness:compare",), says("same"), ("J05",)),
+    Break(
+        "a release may have two contents", ("devguard.cli.evidence_compare:Comparison._releases",), says(None), ("J05",)
+    ),
+    Break(
         "any step in any state",
         ("devguard.session.device_side:DeviceConversation._following",),
         lambda self, _verb: self.state,

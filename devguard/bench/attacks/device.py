@@ -35,6 +35,7 @@ from devguard.trust.document import read_trust
 
 _BRISK: Final = 0.01
 _HEARTBEAT: Final = 0.02
+_PATIENCE: Final = 5.0
 _STEP: Final = 0.005
 _FLIGHT: Final = 2.0
 E = TypeVar("E")
@@ -178,6 +179,13 @@ class BenchDevice:
                 self.therapy.tick(int(self.clock.true_time()))
             self.beats += 1
 
+    def ticks_on(self) -> bool:
+        """Whether the therapy's loop comes round once more."""
+        before, end = self.beats, time.monotonic() + _PATIENCE
+        while self.beats == before and time.monotonic() < end:
+            time.sleep(_HEARTBEAT / 4)
+        return self.beats != before
+
     def busy(self) -> None:
         """Begin what keeps the therapy busy: a full bolus, or a session with an implant."""
         now = int(self.clock.true_time())
@@ -203,7 +211,7 @@ class BenchDevice:
         self.backend.write(0, kept.flash)
         self._store = MemoryCounterStore(kept.counters)
         self.therapy = decode_therapy(kept.therapy, self.model)
-        self.tap.rule, self.beats = None, 0
+        self.tap.rule = None
         self._trust = kept.trust
         self.battery, self.self_test, self.fault = self.model.battery_percent, lambda: True, None
 

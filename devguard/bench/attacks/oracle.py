@@ -112,6 +112,25 @@ class Oracles:
         self._note(None)
         self._unchanged(what, before, after, allowed)
 
+    def finds(self, what: str, attempt: Attempt, *codes: str) -> str | None:
+        """The attempt must end with one of `codes` and leave the device as it was. Of the station's log, which is what
+        is attacked here, nothing more is asked."""
+        before = self.device.snapshot()
+        code = attempt()
+        after = self.device.snapshot()
+        self.attempts.append(f"{what}: {code or 'went through'}")
+        self._note(None)
+        if code not in codes:
+            self.refused = self.refused and code is not None
+            self.broken.append(f"{what}: {code or 'was accepted'}, expected {' or '.join(codes)}")
+        elif code is not None:
+            self.codes.append(code)
+        changed = before.differences(after)
+        if changed:
+            self.state_unchanged = False
+            self.broken.append(f"{what}: the device changed: {', '.join(changed)}")
+        return code
+
     def holds(self, what: str, condition: bool) -> None:
         """Something that must be so."""
         self.shown.append(what)

@@ -70,13 +70,12 @@ class RealClock(BenchClock):
 class OutsideDevice(BenchDevice):
     """What of a device can be seen from outside. `look` asks it for its signed report and log."""
 
-    _OWN: Final = frozenset({"model", "serial", "site", "clock", "tap", "own_port", "beats", "look"})
+    _OWN: Final = frozenset({"model", "serial", "site", "clock", "tap", "own_port", "look"})
 
     def __init__(self, model: Model, port: str, baud: int, serial: str, site: str, clock: BenchClock) -> None:
         self.model, self.serial, self.site, self.clock = model, serial, site, clock
         self.own_port = port
         self.tap = LineTap(port, baud=baud)
-        self.beats = 1  # nobody sees its therapy from here: the settings and the history in its report tell
         self.look: Callable[[], Snapshot]
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -110,6 +109,10 @@ class OutsideDevice(BenchDevice):
 
     def busy(self) -> None:
         self.__getattr__("therapy")
+
+    def ticks_on(self) -> bool:
+        """Nobody sees its therapy from here: the settings and the history in its report have to tell."""
+        return True
 
     def fault_of_loop(self) -> BaseException | None:
         """Whoever answers lives."""

@@ -209,7 +209,7 @@ class Scene(Oracles):
         fault = self.device.fault_of_loop()
         if fault is not None:
             self.broken.append(f"the device's loop ended: {type(fault).__name__}: {fault}")
-        if self.device.beats == 0:
+        if not self.device.ticks_on():
             self.broken.append("the therapy stood still")
         self._clear()
         missing = None if self.noted is None else self.world.not_noted(self.noted)
