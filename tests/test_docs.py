@@ -5,6 +5,7 @@ Invariant: what a page names exists. A page may say less than the code, never so
 
 from __future__ import annotations
 
+import ast
 import enum
 import importlib
 import importlib.util
@@ -21,6 +22,7 @@ from devguard.cli.main import TABLE
 from devguard.cose.roles import TRUST_ROLES
 from devguard.device.layout import Mark
 from devguard.errors import CODES
+from devguard.evidence.actions import ACTIONS
 from devguard.evidence.checkpoint import parse_text, read_note
 from devguard.evidence.record import DigestOf, Statement
 from devguard.grant import credential, request, scope, suspensions
@@ -37,7 +39,7 @@ PAGES = sorted(page for place in ("", "docs/**/", "keys/", "firmware_manifests/"
 DOCS = sorted(ROOT.glob("docs/**/*.md"))
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`([^`\n]+)`")
-COMMAND = re.compile(r"(?:^|[\s`(])devguard ((?:--?[a-z-]+(?: [A-Z]+)? )*)([a-z][a-z-]*)(?: ([a-z][a-z-]*))?")
+COMMAND = re.compile(r"(?:^|[\s`(])devguard ((?:--?[a-z-]+(?: [A-Z]+)? )*)([a-z][a-z0-9-]*)(?: ([a-z][a-z-]*))?")
 
 
 def text_of(page: Path) -> str:
@@ -272,3 +274,50 @@ def test_decision_records_are_short_and_whole() -> None:
         if not text.startswith(f"# {page.name[:4]} "):
             wrong.append(page.name)
     assert not wrong
+
+
+# actions
+
+WRITERS = {"recorded": 1, "run_push": 3, "_make": 1, "_own": 0, "Note": 3, "commit": None, "make": None, "Record": None}
+"""What writes records, and which of its arguments is the action; None where it is always named."""
+
+
+def actions_written() -> set[str]:
+    """Every action that a call in the source gives to what writes records."""
+    found: set[str] = set()
+    for path in sorted([*(ROOT / "devguard/cli").glob("*.py"), *(ROOT / "devguard/evidence").glob("*.py")]):
+        tree = ast.parse(text_of(path))
+        for call in (one for one in ast.walk(tree) if isinstance(one, ast.Call)):
+            name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "")
+            if name not in WRITERS:
+                continue
+            place = WRITERS[name]
+            given = [one.value for one in call.keywords if one.arg == "action"]
+            given += [] if place is None else call.args[place : place + 1]
+            words = {word for one in given for word in literals(one, tree, path) if "." in word}
+            found |= words
+            if name == "run_push":
+                found |= {f"{word}-begun" for word in words}
+    return found
+
+
+def literals(given: ast.expr, tree: ast.Module, path: Path, *, names: bool = True) -> set[str]:
+    """The texts that an argument can be: written there, assigned to its name in that file, or a constant it imports."""
+    if isinstance(given, ast.Name) and names:
+        module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        constant = getattr(module, given.id, None)
+        assigned = [
+            one.value
+            for one in ast.walk(tree)
+            if isinstance(one, ast.Assign) and any(isinstance(to, ast.Name) and to.id == given.id for to in one.targets)
+        ]
+        inner = {word for one in assigned for word in literals(one, tree, path, names=False)}
+        return inner | ({constant} if isinstance(constant, str) else set())
+    if isinstance(given, ast.IfExp):
+        return literals(given.body, tree, path, names=names) | literals(given.orelse, tree, path, names=names)
+    return {given.value} if isinstance(given, ast.Constant) and isinstance(given.value, str) else set()
+
+
+def test_the_registry_of_actions_is_what_the_source_writes() -> None:
+    written = actions_written()
+    assert set(ACTIONS) == written, f"correct devguard/evidence/actions.py: {sorted(set(ACTIONS) ^ written)}"
