@@ -137,7 +137,9 @@ def unknown(named: Named) -> bool:
         command = command.get_command(click.Context(command), second)
     if command is None:
         return True
-    known = {spelling for option in command.params for spelling in (*option.opts, *option.secondary_opts)}
+    within = command.commands.values() if isinstance(command, click.Group) else ()  # a third word
+    params = [option for one in (command, *within) for option in one.params]
+    known = {spelling for option in params for spelling in (*option.opts, *option.secondary_opts)}
     return not set(options) <= known | {"--help"}
 
 

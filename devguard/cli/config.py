@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 
+from devguard.cli.incidents import SECTION
 from devguard.errors import Malformed
 
 
@@ -32,7 +33,8 @@ def option_defaults(file: Path, config: Mapping[str, Any], ctx: click.Context) -
         if not isinstance(section, dict):
             raise Malformed("config.malformed", f"{file}: [{where}] is not a table of options")
         if isinstance(parent.command, click.Group):
-            _known(file, where, section, parent.command.list_commands(parent))
+            sections = parent.command.list_commands(parent)
+            _known(file, where, section, sections if where else [*sections, SECTION])
         name = child.info_name or ""
         where = f"{where}.{name}".lstrip(".")
         section = section.get(name, {})

@@ -20,6 +20,7 @@ from devguard.cli.evidence_keys import (
 )
 from devguard.cli.evidence_verify import verify
 from devguard.cli.evidence_witness import compare, witness
+from devguard.cli.incident import incident
 from devguard.cli.times import iso
 from devguard.errors import Refused
 
@@ -33,6 +34,7 @@ evidence.add_command(verify)
 evidence.add_command(witness)
 evidence.add_command(compare)
 evidence.add_command(export)
+evidence.add_command(incident)
 
 
 @evidence.command("show", cls=Command)

@@ -160,12 +160,12 @@ def demand(invocation: Invocation, given: Sequence[str], trust_file: Path | None
 
 
 def read_text(path: Path) -> bytes:
-    """A checkpoint, a proof or a device's statement; `file.missing`, or `log.tampered` for one that is too large."""
+    """A checkpoint, a proof, a bundle or a device's statement; `file.missing`, `log.tampered` for one too large."""
     from devguard.custody.files import read_limited
-    from devguard.evidence.proof import MAX_PROOF
+    from devguard.evidence.bundle import MAX_BUNDLE
 
     try:
-        return read_limited(path, MAX_PROOF)
+        return read_limited(path, MAX_BUNDLE)
     except Malformed as error:
         if error.code == "file.missing":
             raise

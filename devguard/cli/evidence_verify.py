@@ -74,9 +74,9 @@ def verify(
 ) -> None:
     """Verify the whole log: every record, every file, the signed head. Writes nothing.
 
-    FILE is a proof, a checkpoint or the folder of a log instead; a file is told by what it holds. Whose log it is, the
-    key says: this home's own, the one given, or with --trust whichever of the document's station keys is named there.
-    Devices' own words are held against the log where a trust document is at hand.
+    FILE is a proof, a checkpoint, the bundle of an incident or the folder of a log instead; a file is told by what it
+    holds. Whose log it is, the key says: this home's own, the one given, or with --trust whichever of the document's
+    station keys is named there. Devices' own words are held against the log where a trust document is at hand.
     """
     wanted = demand(invocation, witnesses, trust_file, witnessed=witnessed)
     if file is not None and not file.is_dir():
@@ -96,10 +96,15 @@ def verify(
 def _verify_file(
     invocation: Invocation, path: Path, reference: str | None, trust_file: Path | None, wanted: Demand | None
 ) -> None:
+    from devguard.cli.evidence_bundle import verify_bundle
+    from devguard.evidence.bundle import is_bundle
     from devguard.evidence.checkpoint import open_checkpoint
     from devguard.evidence.proof import ConsistencyProof, InclusionProof, is_proof, read_proof
 
     data = read_text(path)
+    if is_bundle(data):
+        verify_bundle(invocation, data, reference, trust_file, wanted)
+        return
     proof = read_proof(data) if is_proof(data) else None
     note = note_in(data)
     station = station_of(invocation, lambda: origin_in(note), reference, trust_file)

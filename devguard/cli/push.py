@@ -126,6 +126,7 @@ class Pusher(Visit):
         from devguard.cli.push_smp import SmpPush
 
         trust = self.trust()
+        self.check_incidents()
         release, judged = self._verdict(trust)
         signer, one = self.technician()
         checked = self.check(one, signer, trust, self.action, release.model)
@@ -136,6 +137,13 @@ class Pusher(Visit):
             self.note.commit()
             return {"accepted": True, "code": None, "dry_run": True, "device": None, "report": None, "link": None}
         return smp.run() if smp is not None else self._push(trust, judged, signer, checked)
+
+    def check_incidents(self) -> None:
+        """`incident.open` where the policy holds updates up; what helps a broken device is never held up."""
+        if self.action == "update":
+            from devguard.cli.incidents import check_blocked
+
+            check_blocked(self.note)
 
     def _verdict(self, trust: TrustDocument) -> tuple[Release, Judged]:
         """The verdict on a private copy, recorded before any port is opened."""

@@ -93,8 +93,11 @@ class Note:
     def commit(self, code: str | None = None, *, action: str | None = None) -> None:
         """Write the record now, durable on return. `code`: the refusal, None for done."""
 
+        said: list[Record] = []
+
         def record(memory: bytes | None) -> Record:
-            return self.record(code, action, memory)
+            said.append(self.record(code, action, memory))
+            return said[-1]
 
         if self.log is None:
             pass
@@ -109,6 +112,10 @@ class Note:
         self.remember.clear()
         self.forget_words()
         self.written = True
+        if self.log is not None:
+            from devguard.cli.incidents import watch
+
+            watch(self.home, self.log, said[-1])
 
     def forget_words(self) -> None:
         """What was heard is in one record: it is not said again in the next."""

@@ -126,7 +126,10 @@ class Visit:
     def technician(self) -> tuple[FileSigner, Grant]:
         """The first technician's key and grant; both are in the record from here on."""
         from devguard.cli.files import read_grant_file
+        from devguard.evidence.rules import ASKED
 
+        if self.errand.serial is not None:
+            self.note.details[ASKED] = self.errand.serial
         home = self.invocation.home
         reference = self.errand.key or str(home.one_key("technician"))
         info = home.key_info(reference)

@@ -267,10 +267,11 @@ class World:
         return path
 
 
-def records(home: Path) -> list[dict[str, Any]]:
-    """All evidence records of a home."""
+def records(home: Path, *, raised: bool = False) -> list[dict[str, Any]]:
+    """All evidence records of a home; the incidents that rules put behind them only with `raised`."""
     folder = home / "evidence"
-    return [one.to_json() for one in read_records(folder)] if folder.is_dir() else []
+    found = [one.to_json() for one in read_records(folder)] if folder.is_dir() else []
+    return [one for one in found if raised or one["action"] != "incident.open"]
 
 
 def in_evidence(home: Path, text: str) -> bool:

@@ -29,6 +29,8 @@ def commands() -> list[tuple[str, ...]]:
         found.append((name,))
         if isinstance(command, click.Group):
             found += [(name, sub) for sub in (*getattr(command, "table", {}), *command.commands)]
+            groups = [(sub, one) for sub, one in command.commands.items() if isinstance(one, click.Group)]
+            found += [(name, sub, third) for sub, one in groups for third in one.commands]
     return found
 
 
