@@ -37,12 +37,11 @@ def incident() -> None:
 @click.pass_obj
 def new(invocation: Invocation, title: str, numbers: tuple[int, ...], device: str | None, decision: str | None) -> None:
     """Raise an incident by hand."""
-    from devguard.evidence.incident import NEW
     from devguard.evidence.rules import SHOWN, Kind
 
     if len(numbers) > SHOWN:
         raise click.UsageError(f"an incident names at most {SHOWN} records")
-    with recorded(invocation, NEW) as note:
+    with recorded(invocation, "incident.new") as note:
         size = 0 if note.log is None else note.log.size
         if any(number >= size for number in numbers):
             raise Refused("incident.unknown", f"record {max(numbers)} was named, the log has {size}")
@@ -140,11 +139,9 @@ def _days(one: Incident, now: int) -> list[str]:
 @click.pass_obj
 def release(invocation: Invocation, identifier: str, officer: str, reason: str, decision: str | None) -> None:
     """Take note, by name, that somebody looked into an incident; what it blocked may go on."""
-    from devguard.evidence.incident import RELEASE
-
     if not officer.strip() or not reason.strip():
         raise click.UsageError("an incident is released by somebody, for a reason")
-    with recorded(invocation, RELEASE) as note:
+    with recorded(invocation, "incident.release") as note:
         one = incident_of(invocation, identifier)
         if not one.open:
             raise Refused("incident.unknown", f"{identifier} is released already")
@@ -171,13 +168,12 @@ def export(invocation: Invocation, identifier: str, out: Path, whole: bool, deci
     from dataclasses import replace
 
     from devguard.evidence.bundle import MOST, body_of, digest_of, encode, section_digests
-    from devguard.evidence.incident import EXPORT
     from devguard.evidence.log import read_entries
     from devguard.evidence.prove import prove_records
     from devguard.evidence.verify import verify_log
 
     folder = evidence_folder(invocation)
-    with recorded(invocation, EXPORT) as note:
+    with recorded(invocation, "incident.export") as note:
         key = station_of(invocation, lambda: "", None, None).key
         verify_log(folder, key)
         one = incident_of(invocation, identifier)

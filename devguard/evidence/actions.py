@@ -13,6 +13,7 @@ _BY_AREA: Final = {
     "device": "acknowledge decommission decommission-begun enrol enrol-begun info log log-begun report",
     "evidence": "export format recover witness",
     "grant": "check delegate issue request revoke sign",
+    "incident": "export new open release",
     "key": "ceremony ceremony-check check new",
     "memory": "recover",
     "release": "approve check digest push push-begun recover recover-begun sign state verify",
