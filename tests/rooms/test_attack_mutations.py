@@ -140,6 +140,10 @@ BROKEN = (
     Break(
         "a release may have two contents", ("devguard.cli.evidence_compare:Comparison._releases",), says(None), ("J05",)
     ),
+    Break("any image boots", ("devguard.device.bootloader:Bootloader._refusal",), says(None), ("C02",)),
+    Break("any security version boots", ("devguard.device.bootloader:Bootloader._allowed",), says(True), ("C02",)),
+    Break("any word keeps a new key", ("devguard.custody.keyfile:check_strength",), says(None), ("E07",)),
+    Break("known exploited parts are let through", ("devguard.sbom.judge:Inside.require",), says(None), ("C08",)),
     Break(
         "any step in any state",
         ("devguard.session.device_side:DeviceConversation._following",),
