@@ -177,7 +177,7 @@ def _sign(note: Note, seen: Record, signer: FileSigner, reason: str) -> None:
         note.digests[digest] = seen.digests[digest]
     head = b"" if note.log is None else note.log.checkpoint.text()
     report = hashlib.sha256(seen.statements[Statement.REPORT]).digest()
-    said = Acknowledgement(note.device or "", report, printable(reason), note.now, head)
+    said = Acknowledgement(note.device or "", report, printable(reason), note.moment, head)
     note.statements[Statement.ACKNOWLEDGEMENT] = said.sign(signer)
 
 

@@ -70,7 +70,7 @@ def sign_push(note: Note, serial: str, manifest_digest: bytes, checked: CheckedG
         action=checked.action.value,
         manifest_digest=manifest_digest,
         grant_digest=hashlib.sha256(checked.grant.untagged).digest(),
-        time=note.now,
+        time=note.moment,
         head=note.log.checkpoint.text(),
     )
     note.statements[Statement.PUSH] = said.sign(signer)

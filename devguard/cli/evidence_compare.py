@@ -138,8 +138,11 @@ class Comparison:
             self._keep(error, kept)
             raise error
         shared = sorted(mine.keys() & theirs.keys())
-        self.data = {"ok": True, "kind": "releases", "releases": shared, "records": [one.head.size, other.head.size]}
-        self.text = f"two logs; of the {len(shared)} releases that both name, each is one and the same"
+        origins = [one.head.origin, other.head.origin]
+        self.data = {"ok": True, "kind": "releases", "origins": origins, "releases": shared}
+        self.text = (
+            f"logs of {' and '.join(origins)}: of {len(shared)} releases that both name, each is one and the same"
+        )
 
     def _keep(self, error: Refused, files: dict[str, bytes]) -> None:
         if self.out is None:

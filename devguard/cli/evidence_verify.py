@@ -226,7 +226,9 @@ class _Whole:
         """What devices and technicians signed, to be held against the log; None without a trust document for it."""
         from devguard.cli.evidence_devices import Devices
 
-        trust = documents(self.invocation, self.trust_file)
+        # Of another's log the home's own trust document says nothing.
+        asked = self.own or self.trust_file is not None or bool(reports)
+        trust = documents(self.invocation, self.trust_file) if asked else ()
         if not trust and reports:
             raise Refused("trust.missing", "a device's word is judged by a trust document: --trust")
         return Devices(self.folder, trust, origin) if trust else None

@@ -255,6 +255,8 @@ class SmpPush:
         self.update = update
         if found.recovery:
             self._no_trial(NO_TRIAL)
+        if self.note.log is not None:
+            self.note.log.reserve()
         self.note.remember.append(lambda memory: self._spent(memory, release))
         self.note.commit(action="release.push-begun")
         self.note.written = False

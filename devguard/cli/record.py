@@ -61,6 +61,14 @@ class Note:
         """Seconds since the epoch, as the clock says at this moment."""
         return self.clock()
 
+    @property
+    def moment(self) -> int:
+        """The time that a record written now is dated: never long before the newest in the log."""
+        from devguard.evidence.record import TIME_TOLERANCE
+
+        latest = 0 if self.log is None else self.log.latest
+        return latest if self.now + TIME_TOLERANCE < latest else self.now
+
     def recall(self) -> None:
         """Compare the station's memory with the log and the clock with the memory; raises as `cli.memory.recall`."""
         from devguard.cli.memory import check_clock, recall
@@ -162,10 +170,10 @@ class Note:
         """When it is, for the record. A clock that nobody believes dates nothing: the record stands at the newest time
         of the log, and says what the clock said. Only a person who vouches for the clock sets the log's time back."""
         from devguard.cli.times import iso
-        from devguard.evidence.record import SET_BACK, TIME_TOLERANCE
+        from devguard.evidence.record import SET_BACK
 
         now, latest = self.now, 0 if self.log is None else self.log.latest
-        back = now + TIME_TOLERANCE < latest
+        back = self.moment != now
         if back and self.action == RECOVERY:
             self.details[SET_BACK] = iso(latest)
         elif back or code in UNBELIEVED:

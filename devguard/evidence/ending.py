@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ from devguard.evidence.legacy import announced
 from devguard.evidence.record import Entry, sealed_text
 from devguard.evidence.scan import Walk, entry_in
 from devguard.evidence.standing import Standing, check_started
+from devguard.evidence.tree import Frontier
 
 _CODE: Final = "log.tampered"
 
@@ -52,16 +54,20 @@ def start(folder: Path, standing: Standing) -> Walk:
     return Walk(folder, standing.sizes, carriers=standing.carriers)
 
 
-def find_end(walk: Walk, standing: Standing, found: Snapshot, key: CoseKey) -> Ending:
+Visit = Callable[[Entry, Frontier], None]
+"""Shown an entry and the tree up to and with it."""
+
+
+def find_end(walk: Walk, standing: Standing, found: Snapshot, key: CoseKey, visit: Visit | None = None) -> Ending:
     """The end of the log, `walk` standing at the first of the possible heads, which it has been compared with.
 
-    Raises `Broken` with `log.tampered` for bytes that no crash leaves.
+    `visit` is shown what is walked over. Raises `Broken` with `log.tampered` for bytes that no crash leaves.
     """
     head = standing.heads[0]
     for following in standing.heads[1:]:
         ahead = walk.copy()
         try:
-            advance(ahead, following)
+            advance(ahead, following, visit)
         except Refused:
             break
         head, walk = following, ahead
@@ -84,10 +90,11 @@ def find_end(walk: Walk, standing: Standing, found: Snapshot, key: CoseKey) -> E
     return Ending(head, walk, Rest.TORN)
 
 
-def advance(walk: Walk, head: Head) -> None:
+def advance(walk: Walk, head: Head, visit: Visit | None = None) -> None:
     """Walk to `head` and compare; raises `Broken`, and `Refused("log.tampered")` for another root."""
-    for _ in walk.entries(head.size):
-        pass
+    for entry in walk.entries(head.size):
+        if visit is not None:
+            visit(entry, walk.frontier)
     if walk.frontier.root() != head.checkpoint.root:
         raise Refused(_CODE, "the records are not the ones that were signed; `evidence verify` names the first")
 

@@ -8,7 +8,7 @@ did not sign as it stands. One signature is checked where all is well; the rest 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,17 +17,15 @@ from devguard.cose.keys import CoseKey
 from devguard.errors import Refused
 from devguard.evidence import files
 from devguard.evidence.checkpoint import Checkpoint, check_station_key, origin_of
-from devguard.evidence.ending import Ending, Rest, find_end, holds, opener, start
+from devguard.evidence.ending import Ending, Rest, Visit, find_end, holds, opener, start
 from devguard.evidence.frame import Broken, NoHead
 from devguard.evidence.heads import Snapshot
-from devguard.evidence.record import FORMAT_2, Entry, sealed_text
+from devguard.evidence.record import FORMAT_2, sealed_text
 from devguard.evidence.scan import Walk
 from devguard.evidence.standing import Standing, resolve
-from devguard.evidence.tree import MAX_SIZE, Frontier
+from devguard.evidence.tree import MAX_SIZE
 
 _CODE: Final = "log.tampered"
-Visit = Callable[[Entry, Frontier], None]
-"""Shown an entry and the tree up to and with it."""
 _CHANGED: Final = "it is not the one that was signed"
 _WINDOW: Final = 256
 
@@ -112,7 +110,7 @@ def _walked(
             visit(entry, walk.frontier)
     if walk.frontier.root() != head.checkpoint.root:
         raise Broken(_CODE, max(head.size - 1, 0), _CHANGED)
-    ending = find_end(walk, standing, found, key)
+    ending = find_end(walk, standing, found, key, visit)
     if ending.head is not head:
         _compare(ending.walk, roots)
     if (short := max(roots, default=0)) > ending.head.size:

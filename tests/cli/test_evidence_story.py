@@ -384,3 +384,26 @@ def test_no_secret_and_no_therapy_value_is_in_any_record(story: Story, today: Pa
     found = [mark for mark in planted if mark and mark in kept]
     assert not found
     assert b"Tess Technician" in kept  # the search finds what is there
+
+
+def test_an_authority_that_was_revoked_since_is_counted_apart_and_one_that_nobody_lists_refuses(
+    story: Story, today: Path, tmp_path: Path
+) -> None:
+    """The documents of before are walked; without them nobody can say whose word it was."""
+    folder = Path(shutil.copytree(story.world.folder / "trust", tmp_path / "t"))
+    vendor = story.world.copy(tmp_path / "vendor")
+    ok("key", "new", "boss", "--person", "Bea Boss", "--role", "technician-authority", "--home", vendor)
+    ok("trust", "rotate", folder, "--role", "technician-authority=boss:1", "--expires", "2098-01-01", "--home", vendor)
+    ok("trust", "revoke", folder, "authority", "--expires", "2098-01-01", "--home", vendor)
+    key = ("--key", story.kept("station.pub"))
+    found = verify(today, today, *key, "--trust", folder / "current.trust")
+    assert found.status == 1
+    assert found.code == "key.unknown"  # of the station: this document lists none
+    ok("trust", "follow", folder, "--home", today)
+    apart = verify(today).json["devices"]
+    assert (apart["pushes"], apart["by_revoked_keys"]) == (2, 2)
+    for name in ("1.trust", "2.trust"):
+        (today / "trust" / name).unlink()
+    result = verify(today)
+    assert (result.status, result.code) == (1, "key.revoked")
+    assert "record 1" in result.json["error"]["message"]
