@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import functools
 import os
+from pathlib import Path
 from typing import Any, Final
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from devguard import wire
+from devguard.bench.attacks.on_disk import DeviceOnDisk
 from devguard.bench.attacks.row import Attacker, Row
-from devguard.bench.attacks.scene import Scene
-from devguard.bench.attacks.vendor import IMAGE_SIZE, PEOPLE
+from devguard.bench.attacks.scene import Attempt, By, Scene
+from devguard.bench.attacks.vendor import HOUR, IMAGE_SIZE, PEOPLE, TECHNICIANS
 from devguard.bench.hostile import say_plain, say_sealed
+from devguard.bench.stage import Build
+from devguard.cose.sign import Signer
+from devguard.custody.memory import MemorySigner
+from devguard.device.storage import DeviceDirectory
+from devguard.errors import DevguardError, LocalProtocolError
+from devguard.grant.claims import Action
+from devguard.manifest.model import Clock
+from devguard.session.connect import greet
 from devguard.session.verbs import KeepAlive, RefusedReply, Verb, decode_message, encode_message
 
 _MARKERS: Final = 32
@@ -109,11 +121,112 @@ class ReadBack(Row):
         return said[0] is not None and said[1] is None
 
 
+class StolenAndSold(Row):
+    """A device and a station after their working life, read to the last byte, before and after the device's erasure."""
+
+    id = "B04"
+    title = "Stolen or resold programmer still holds patient data, Wi-Fi keys and technician credentials"
+    precedent = "CVE-2018-18984 (Medtronic 2090), CVE-2022-26390 (Baxter), CVE-2016-8375 (BD Alaris), Rapid7 2023"
+    attacker = Attacker.THIEF_OF_DEVICE
+    regulation = ("1.C2", "1.E1", "14.3")
+
+    def play(self, scene: Scene) -> None:
+        world, clock = scene.world, scene.world.clock
+        factory = scene.signer("factory")
+        device = DeviceOnDisk(world.model, scene.folder / "device", _RESOLD, world.trust, factory, clock)
+        with device:
+            for number in range(20 if scene.full else 1):
+                build = scene.release(f"1.{number}.0", number + 1)
+                scene.goes_through(f"a push in its life, {number + 1}", self._pushing(scene, device, build))
+                clock.advance(2 * HOUR)
+            self._searched(scene, device, "at work", self._everybodys(scene))
+            kept = self._own_secrets(device)
+            scene.holds("the device's own keys are there, and its own alone", self._found(device.folder, kept) == kept)
+            scene.goes_through("decommissioned by two technicians", self._decommissioning(scene, device))
+            self._refuses_all(scene, device)
+        scene.goes_through("its certificate of erasure", scene.commanding("device", "erasure", scene.folder / _PAPER))
+        self._searched(scene, device, "decommissioned", [*self._everybodys(scene), *kept])
+        with device:
+            self._refuses_all(scene, device)
+        scene.refuses("enrolled anew by one person", functools.partial(self._enrolled, device), _TWO, by=By.NOBODY)
+
+    @staticmethod
+    def _options(scene: Scene, device: DeviceOnDisk, action: Action, people: tuple[str, ...]) -> list[str | Path]:
+        """Port, keys and fresh grants for that device."""
+        options: list[str | Path] = ["--port", device.port, "--baud", scene.world.baud, "--serial", device.serial]
+        clockless = scene.world.model.facts.clock is Clock.NONE
+        nonce = {"device_nonce": scene.play(greet(), device.port).nonce} if clockless else {}
+        for name, prefix in zip(people, ("--", "--second-"), strict=False):
+            fields = {"serials": frozenset({device.serial}), "actions": frozenset({action}), "any_release": True}
+            one = scene.grant(name, **fields, **nonce)
+            path = scene.folder / f"{one.cti.hex()}.grant"
+            path.write_bytes(one.raw)
+            options += [f"{prefix}key", name, f"{prefix}grant", path]
+        return options
+
+    def _pushing(self, scene: Scene, device: DeviceOnDisk, build: Build) -> Attempt:
+        options = self._options(scene, device, Action.UPDATE, scene.world.technicians())
+        return scene.commanding("push", scene.file(build), *options, "--progress", "none", "--delta", "never")
+
+    def _decommissioning(self, scene: Scene, device: DeviceOnDisk) -> Attempt:
+        options = self._options(scene, device, Action.DECOMMISSION, TECHNICIANS)
+        return scene.commanding("device", "decommission", "-o", scene.folder / _PAPER, *options)
+
+    def _refuses_all(self, scene: Scene, device: DeviceOnDisk) -> None:
+        options = self._options(scene, device, Action.UPDATE, scene.world.technicians())
+        scene.finds("a push to it", scene.commanding("push", scene.file(scene.next), *options), "device.decommissioned")
+
+    @staticmethod
+    def _enrolled(device: DeviceOnDisk) -> str | None:
+        with DeviceDirectory(device.folder, device.model) as directory:
+            try:
+                device.enrol(directory)
+            except DevguardError as error:
+                return error.code
+        return None
+
+    @staticmethod
+    def _everybodys(scene: Scene) -> list[bytes]:
+        """What may lie in clear nowhere: private keys of technicians and of the station's own people, their words."""
+        return [*(_private(scene.signer(name)) for name in TECHNICIANS), scene.vendor.passphrase.encode()]
+
+    @staticmethod
+    def _own_secrets(device: DeviceOnDisk) -> list[bytes]:
+        """Its private keys as they lie there."""
+        return [path.read_bytes() for path in sorted(device.folder.glob("device-*.key"))]
+
+    @staticmethod
+    def _found(folder: Path, secrets: list[bytes]) -> list[bytes]:
+        data = [
+            path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size < _BIG
+        ]
+        return [one for one in secrets if any(one in each for each in data)]
+
+    def _searched(self, scene: Scene, device: DeviceOnDisk, when: str, secrets: list[bytes]) -> None:
+        places = {"the device's folder": device.folder, "the station's home": scene.home}
+        for name, folder in places.items():
+            scene.holds(f"{when}: no secret in clear in {name}", not self._found(folder, secrets))
+
+
+_RESOLD: Final = "SOLD-1"
+_PAPER: Final = "erasure"
+_TWO: Final = "signature.threshold"
+_BIG: Final = 64 << 20
+
+
+def _private(signer: Signer) -> bytes:
+    """The private number of a P-256 or Ed25519 key, which every form of the key holds."""
+    if not isinstance(signer, MemorySigner):
+        raise LocalProtocolError("key.token", "the bench's keys are in files")
+    private = signer.private
+    if isinstance(private, Ed25519PrivateKey):
+        return private.private_bytes_raw()
+    return int(private.private_numbers().private_value).to_bytes(32, "big")
+
+
 def _is_refusal(answer: bytes) -> bool:
     return isinstance(decode_message(answer, sealed=True), RefusedReply)
 
 
-ROWS: Final[tuple[type[Row], ...]] = (Listening, ReadBack)
-TO_WRITE: Final = {
-    "B04": "Stolen or resold programmer still holds patient data, Wi-Fi keys and technician credentials",
-}
+ROWS: Final[tuple[type[Row], ...]] = (Listening, ReadBack, StolenAndSold)
+TO_WRITE: Final[dict[str, str]] = {}

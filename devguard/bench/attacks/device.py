@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from devguard.bench.attacks.host import BenchClock
 from devguard.bench.attacks.state import Snapshot, look
@@ -30,7 +30,9 @@ from devguard.device.node import DeviceNode, Surroundings
 from devguard.device.provision import open_node, provision
 from devguard.device.storage import DeviceDirectory
 from devguard.device.therapy import PumpTherapy, decode_therapy
-from devguard.link.driver import Engine, SerialDriver
+from devguard.link.engine import LinkEngine
+from devguard.link.events import Event
+from devguard.link.runner import Pump
 from devguard.trust.document import read_trust
 
 _BRISK: Final = 0.01
@@ -38,17 +40,20 @@ _HEARTBEAT: Final = 0.02
 _PATIENCE: Final = 5.0
 _STEP: Final = 0.005
 _FLIGHT: Final = 2.0
-E = TypeVar("E")
 
 
-class _Brisk:
+class Brisk:
     """A driver whose waits are short, so that a jump of the clock and a word to stop are noticed at once."""
 
-    def __init__(self, driver: SerialDriver) -> None:
+    def __init__(self, driver: Pump) -> None:
         self._driver = driver
-        self.clock = driver.clock
 
-    def pump(self, engine: Engine[E], timeout: float) -> list[E]:
+    def clock(self) -> float:
+        """The driver's."""
+        return self._driver.clock()
+
+    def pump(self, engine: LinkEngine, timeout: float) -> list[Event]:
+        """See `SerialDriver.pump`."""
         return self._driver.pump(engine, min(timeout, _BRISK))
 
 
@@ -142,7 +147,7 @@ class BenchDevice:
         )
         self.node.boot()
         self._stopping.clear()
-        device = EmulatedDevice(self.node, _Brisk(self._line.driver), os.urandom)
+        device = EmulatedDevice(self.node, Brisk(self._line.driver), os.urandom)
         self._running = [self._pool.submit(device.serve, self._stop), self._pool.submit(self._beat)]
 
     def power_off(self) -> None:
