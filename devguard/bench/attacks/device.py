@@ -133,7 +133,8 @@ class BenchDevice:
     # power
 
     def power_on(self) -> None:
-        """Boot, and answer the line."""
+        """Boot, and answer the line; one that is on is switched off first."""
+        self.power_off()
         flash = FlashMemory(self.model.layout.flash, self.backend, self.fault)
         self.node = DeviceNode(
             self.model,
@@ -221,10 +222,9 @@ class BenchDevice:
         self.battery, self.self_test, self.fault = self.model.battery_percent, lambda: True, None
 
     def with_counters(self, counters: Counters) -> None:
-        """Put other counters into the device, off and on again: a thief with a soldering iron."""
+        """Put other counters into the device: a thief with a soldering iron. Off until `power_on`."""
         self.power_off()
         self._store = MemoryCounterStore(counters)
-        self.power_on()
 
     def snapshot(self) -> Snapshot:
         """The state as it is once the device has dealt with all that was said to it."""
