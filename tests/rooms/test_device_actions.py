@@ -29,6 +29,7 @@ from devguard.session.verbs import (
     Approve,
     Commit,
     Data,
+    Decommission,
     Done,
     Hello,
     LogPiece,
@@ -265,10 +266,13 @@ def test_a_grant_for_one_action_opens_no_other(action: Action, verb: Verb) -> No
         Verb.OFFER: Offer(newer.offer),
         Verb.RECOVER: Recover(new.offer),
         Verb.LOG: LogRequest(bytes(16), 0),
+        Verb.DECOMMISSION: Decommission(bytes(16)),
     }[verb]
     before = snapshot(device)
     answer = ask(device, frozenset({action}), message)
-    if ACTION_OF[verb] is action:
+    if ACTION_OF[verb] is action is Action.DECOMMISSION:
+        assert refusal(answer) == "grant.quorum"  # it is always two persons'
+    elif ACTION_OF[verb] is action:
         assert isinstance(answer, (Accept, LogPiece))
     else:
         assert refusal(answer) == "grant.action"
