@@ -185,7 +185,8 @@ def _print(data: dict[str, Any]) -> None:
         for why in red:
             click.echo(click.style(f"  RED  {printed(why)}", fg="red"))
     shelf = "" if data["shelf"] is None else f", and by {data['shelf']}"
-    click.echo(f"{len(rows)} devices, {data['red']} red; by {data['records']} records that hold{shelf}")
+    count = f"{len(rows)} device{'' if len(rows) == 1 else 's'}, {data['red']} red"
+    click.echo(f"{count}; by {data['records']} records that hold{shelf}")
 
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:

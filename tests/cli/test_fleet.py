@@ -60,7 +60,7 @@ def test_one_row_a_device(mine: Path) -> None:
     text = ok("fleet", "age").out
     assert SERIAL in text
     assert "RED  support of its release ended" in text
-    assert "1 devices, 1 red" in text
+    assert "1 device, 1 red" in text
 
 
 @pytest.mark.parametrize(("option", "value", "count"), [
