@@ -67,7 +67,8 @@ class Note:
         from devguard.evidence.record import TIME_TOLERANCE
 
         latest = 0 if self.log is None else self.log.latest
-        return latest if self.now + TIME_TOLERANCE < latest else self.now
+        now = self.now
+        return latest if now + TIME_TOLERANCE < latest else now
 
     def recall(self) -> None:
         """Compare the station's memory with the log and the clock with the memory; raises as `cli.memory.recall`."""
@@ -170,10 +171,10 @@ class Note:
         """When it is, for the record. A clock that nobody believes dates nothing: the record stands at the newest time
         of the log, and says what the clock said. Only a person who vouches for the clock sets the log's time back."""
         from devguard.cli.times import iso
-        from devguard.evidence.record import SET_BACK
+        from devguard.evidence.record import SET_BACK, TIME_TOLERANCE
 
         now, latest = self.now, 0 if self.log is None else self.log.latest
-        back = self.moment != now
+        back = now + TIME_TOLERANCE < latest
         if back and self.action == RECOVERY:
             self.details[SET_BACK] = iso(latest)
         elif back or code in UNBELIEVED:

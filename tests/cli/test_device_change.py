@@ -145,3 +145,11 @@ def test_a_look_records_what_it_finds_and_a_refused_push_does(note: Note) -> Non
     assert [one.name for one in note_change(note, report(OLD, tick=1))] == ["log_head"]
     assert [one.code for one in note.log] == [None, "device.changed"]
     assert unexplained(note, replace(report(OLD, tick=3), security_version=0))[1][0].name == "security_version"
+
+
+def test_a_clock_that_ticks_between_two_looks_at_it_was_not_set_back(note: Note) -> None:
+    put(note, "device.report", report(OLD, tick=1))
+    ticks = iter(range(1000, 1100))
+    note.clock = lambda: next(ticks)
+    written = note.record(None, None, None)
+    assert ("clock" in written.details, written.time) == (False, 1000)
