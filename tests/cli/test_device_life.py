@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
 import signal
 import subprocess
 from dataclasses import replace
@@ -12,7 +13,19 @@ from typing import Any
 
 import pytest
 
-from cli_support import PASSPHRASE, PROGRAMMER, PUMP, World, devguard, emulator, in_evidence, ok, records, start, until
+from cli_support import (
+    PASSPHRASE,
+    PROGRAMMER,
+    PUMP,
+    World,
+    devguard,
+    emulator,
+    in_evidence,
+    ok,
+    records,
+    start,
+    until,
+)
 from devguard.device.models import load_model
 from devguard.device.storage import DeviceDirectory
 from devguard.session.keyschedule import SessionKeys
@@ -28,7 +41,7 @@ def enrolled(world: World, folder: Path, port: str, serial: str, model: str = PU
     )
 
 
-@pytest.mark.parametrize("model", [PUMP, PROGRAMMER])
+@pytest.mark.parametrize("model", [PUMP, pytest.param(PROGRAMMER, marks=pytest.mark.slow)])
 def test_a_device_is_enrolled_over_the_line_once_and_proves_its_keys(
     world: World, home: Path, tmp_path: Path, model: str
 ) -> None:
@@ -75,6 +88,36 @@ def test_an_authority_that_the_trust_document_does_not_know_enrols_nobody(
         assert enrolled(world, tmp_path, device.port, "IP-43").status == 0
 
 
+def enrolled_by_two(world: World, folder: Path, port: str, serial: str) -> Any:
+    """Somebody else's home and trust document with two device authorities, and a device enrolled by both."""
+    home = folder / "owner"
+    shutil.copytree(world.home, home, ignore=shutil.ignore_patterns("evidence", "station.key", "memory.cbor", "trust"))
+    ok("key", "new", "depot", "--person", "Dora Depot", "--role", "device-authority", "--home", home)
+    roles = ("release=release:1", "quality=quality:1", "technician-authority=authority:1")
+    args = [f"--role={one}" for one in (*roles, "device-authority=factory,depot:1")]
+    ok("trust", "init", folder / "anew", "--root", "root", "--threshold", 1, "--expires", "2099-01-01", *args,
+       "--home", home)  # fmt: skip
+    more = ["--device-authority", "depot", "--trust", folder / "anew" / "current.trust", "--home", home]
+    result = enrolled(world, folder, port, serial, PUMP, *more)
+    assert result.status == 0, result.out
+    return result.json
+
+
+def test_a_device_stays_erased_when_it_is_switched_on_again(world: World, home: Path, tmp_path: Path) -> None:
+    erase = frozenset(["decommission"])
+    first, second = (
+        world.grant(tmp_path / f"{name}.grant", "IP-47", name=name, actions=erase) for name in ("tech", "second")
+    )
+    with emulator(world, tmp_path, "IP-47") as device:
+        ok("device", "decommission", "--port", device.port, "--key", "tech", "--grant", first, "--second-key", "second",
+           "--second-grant", second, "--serial", "IP-47", "-o", tmp_path / "c")  # fmt: skip
+        device.stop()
+    left = {path.name for path in device.state.iterdir()}
+    assert left == {"lock", "flash.bin", "wear.bin", "counters.cbor", "erasure.cbor"}
+    with emulator(world, tmp_path, "IP-47") as device:  # nothing enrols it by itself
+        assert devguard("device", "info", "--port", device.port, "--json").code == "device.decommissioned"
+
+
 def test_a_device_erases_itself_on_two_words_and_its_certificate_stands(
     world: World, home: Path, tmp_path: Path
 ) -> None:
@@ -106,6 +149,12 @@ def test_a_device_erases_itself_on_two_words_and_its_certificate_stands(
         assert again == data
         single = enrolled(world, tmp_path, device.port, "IP-44")
         assert (single.status, single.code) == (5, "signature.threshold")
+        anew = enrolled_by_two(world, tmp_path, device.port, "IP-44")
+        trust = tmp_path / "anew" / "current.trust"
+        args = ["--port", device.port, "--trust", trust, "--home", tmp_path / "owner", "--json"]
+        info = ok("device", "info", *args).json
+        assert (info["serial"], info["keys"]) == ("IP-44", anew["keys"])
+        assert {one["fingerprint"] for one in anew["keys"]}.isdisjoint(data["keys"])
         device.stop()
     shown = ok("device", "erasure", tmp_path / "c", "--json").json
     assert shown["keys"] == data["keys"]
@@ -116,8 +165,6 @@ def test_a_device_erases_itself_on_two_words_and_its_certificate_stands(
     bad[-3] ^= 1
     (tmp_path / "bad").write_bytes(bad)
     assert devguard("device", "erasure", tmp_path / "bad", "--json").status == 1
-    left = {path.name for path in device.state.iterdir()}
-    assert left == {"lock", "flash.bin", "wear.bin", "counters.cbor", "erasure.cbor"}
     told = [(one["action"], one["code"]) for one in records(home) if one["action"].startswith("device.decommission")]
     assert told == [
         ("device.decommission", "grant.quorum"),
@@ -126,8 +173,6 @@ def test_a_device_erases_itself_on_two_words_and_its_certificate_stands(
         ("device.decommission", None),
         ("device.decommission", None),
     ]
-    with emulator(world, tmp_path, "IP-44") as device:  # it stays erased; nothing enrols it by itself
-        assert devguard("device", "info", "--port", device.port, "--json").code == "device.decommissioned"
 
 
 MARKER = 987_654_321
