@@ -7,9 +7,11 @@ anything but an emulated device.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
+from devguard.errors import DevguardError, DeviceRefused
 from devguard.session.connect import ANSWER_SECONDS, Bench, Connected, connect, expect
 from devguard.session.script import Flush, OpenPlain, Receive, Script, Send
 from devguard.session.verbs import (
@@ -27,6 +29,8 @@ from devguard.session.verbs import (
 )
 
 M = TypeVar("M")
+T = TypeVar("T")
+_LEAVE_SECONDS: Final = 0.5
 Approval = Callable[[Connected], tuple[bytes, bytes]]
 """The second technician's word and grant, once the session is known."""
 
@@ -40,6 +44,35 @@ def offer_unjudged(bench: Bench, envelope: bytes) -> Script[Accept]:
     finally:
         yield Send(encode_message(Close()), sealed=True)
         yield Flush()
+
+
+def taking_leave(script: Script[T]) -> Script[T]:
+    """The script, and at a refusal that ends it the device's last word is acknowledged, for which it would wait."""
+    try:
+        return (yield from script)
+    except DevguardError:
+        with contextlib.suppress(DevguardError):
+            yield Flush(_LEAVE_SECONDS)
+        raise
+
+
+def at_once(script: Script[T]) -> Script[T]:
+    """A host that asks again at once where ours would wait for a device that backs off: raises what it was told."""
+    value: Any = None
+    failure: DevguardError | None = None
+    while True:
+        try:
+            step = script.send(value) if failure is None else script.throw(failure)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        if isinstance(step, Receive) and step.optional and not step.sealed:
+            raise DeviceRefused("device.busy", "the device backs off")
+        value, failure = None, None
+        try:
+            value = yield step
+        except DevguardError as error:
+            failure = error
 
 
 def ask(message: Message) -> Script[Message]:

@@ -1,8 +1,8 @@
 """The device under attack: the real emulated device in a thread of this process, on a pseudo-terminal behind a tap.
 
 Its flash, counters and therapy are in memory, so that every row begins with the same device; its clock is the bench's.
-The therapy ticks on a thread of its own, whatever the line does. An error that leaves the device's loop is kept for the
-bench to find: a device that crashes has not held.
+The therapy's own loop ticks on a thread of its own, whatever the line does. An error that leaves one of the two is kept
+for the bench to find: a device that crashes has not held.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from devguard.device.models import Model
 from devguard.device.node import DeviceNode, Surroundings
 from devguard.device.provision import open_node, provision
 from devguard.device.storage import DeviceDirectory
-from devguard.device.therapy import PumpTherapy, decode_therapy
+from devguard.device.therapy import PumpTherapy, Therapy, decode_therapy
+from devguard.device.therapy_loop import TherapyLoop
 from devguard.link.engine import LinkEngine
 from devguard.link.events import Event
 from devguard.link.runner import Pump
@@ -57,6 +58,16 @@ class Brisk:
         return self._driver.pump(engine, min(timeout, _BRISK))
 
 
+class _Store(MemoryCounterStore):
+    """Counters in memory; `saves`: how often they were written."""
+
+    saves = 0
+
+    def save(self, counters: Counters) -> None:
+        super().save(counters)
+        self.saves += 1
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What outlives a power cut."""
@@ -80,7 +91,7 @@ class BenchDevice:
         self.site = site
         self.folder = folder
         self.clock = clock
-        self.battery = model.battery_percent
+        self.battery, self.charging = model.battery_percent, False
         self.self_test: Callable[[], bool] = lambda: True
         self.fault: Fault | None = None
         self.beats = 0
@@ -97,7 +108,7 @@ class BenchDevice:
                 random=os.urandom,
             )
             self.therapy = directory.load_therapy()
-            self._store = MemoryCounterStore(directory.counters.load())
+            self._store = _Store(directory.counters.load())
             self.identity = open_node(directory, self.surroundings(), self.therapy).identity
         self._trust = trust
         self.backend = MemoryBackend(model.layout.flash.size)
@@ -105,7 +116,6 @@ class BenchDevice:
         self.own_port = self._line.port
         self.tap = LineTap(self.own_port)
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="bench-device")
-        self.therapy_lock = threading.Lock()
         self._stopping = threading.Event()
         self._running: list[Future[None]] = []
         self._loops = 0
@@ -120,6 +130,11 @@ class BenchDevice:
         """What it must not forget."""
         return self._store.load()
 
+    @property
+    def saves(self) -> int:
+        """How often it has written them since they were put there."""
+        return self._store.saves
+
     def surroundings(self) -> Surroundings:
         """What it senses; all of it is in the bench's hand."""
         return Surroundings(
@@ -128,6 +143,7 @@ class BenchDevice:
             battery_percent=lambda: self.battery,
             random=os.urandom,
             self_test=lambda: self.self_test(),
+            charging=lambda: self.charging,
         )
 
     # power
@@ -136,20 +152,21 @@ class BenchDevice:
         """Boot, and answer the line; one that is on is switched off first."""
         self.power_off()
         flash = FlashMemory(self.model.layout.flash, self.backend, self.fault)
+        self.loop = TherapyLoop(self.therapy, self._time, lambda _therapy: None)
         self.node = DeviceNode(
             self.model,
             self.identity,
             read_trust(self._trust),
             flash,
             self._store,
-            self.therapy,
+            self.loop,
             self.surroundings(),
             self._keep_trust,
         )
         self.node.boot()
         self._stopping.clear()
         device = EmulatedDevice(self.node, Brisk(self._line.driver), os.urandom)
-        self._running = [self._pool.submit(device.serve, self._stop), self._pool.submit(self._beat)]
+        self._running = [self._pool.submit(self._serve, device), self._pool.submit(self._beat)]
 
     def power_off(self) -> None:
         """Switch it off between two messages; what it was doing is forgotten."""
@@ -174,6 +191,12 @@ class BenchDevice:
         self.tap.close()
         self._line.close()
 
+    def _serve(self, device: EmulatedDevice) -> None:
+        try:
+            device.serve(self._stop)
+        finally:
+            self.clock.forget()
+
     def _stop(self) -> bool:
         self._loops += 1
         return self._stopping.is_set()
@@ -181,8 +204,7 @@ class BenchDevice:
     def _beat(self) -> None:
         """The therapy's own loop."""
         while not self._stopping.wait(_HEARTBEAT):
-            with self.therapy_lock:
-                self.therapy.tick(int(self.clock.true_time()))
+            self.loop.tick()
             self.beats += 1
 
     def ticks_on(self) -> bool:
@@ -192,14 +214,20 @@ class BenchDevice:
             time.sleep(_HEARTBEAT / 4)
         return self.beats != before
 
+    def _time(self) -> int:
+        return int(self.clock.true_time())
+
+    def pressed(self, key: Callable[[Therapy, int], object]) -> None:
+        """Something is done with the device's own keys, now."""
+        self.loop.change(lambda therapy: key(therapy, self._time()))
+
     def busy(self) -> None:
         """Begin what keeps the therapy busy: a full bolus, or a session with an implant."""
-        now = int(self.clock.true_time())
-        with self.therapy_lock:
-            if isinstance(self.therapy, PumpTherapy):
-                self.therapy.start_bolus(self.therapy.state.settings["maximum_bolus_milliunits"], now)
-            else:
-                self.therapy.start_session(now)
+        self.pressed(_begin)
+
+    def idle(self) -> None:
+        """End it, and see to every alarm."""
+        self.pressed(_end)
 
     def _keep_trust(self, data: bytes) -> None:
         self._trust = data
@@ -215,16 +243,17 @@ class BenchDevice:
         """Become the device that kept this; off until `power_on`."""
         self.power_off()
         self.backend.write(0, kept.flash)
-        self._store = MemoryCounterStore(kept.counters)
+        self._store = _Store(kept.counters)
         self.therapy = decode_therapy(kept.therapy, self.model)
         self.tap.rule = None
         self._trust = kept.trust
-        self.battery, self.self_test, self.fault = self.model.battery_percent, lambda: True, None
+        self.battery, self.charging = self.model.battery_percent, False
+        self.self_test, self.fault = lambda: True, None
 
     def with_counters(self, counters: Counters) -> None:
         """Put other counters into the device: a thief with a soldering iron. Off until `power_on`."""
         self.power_off()
-        self._store = MemoryCounterStore(counters)
+        self._store = _Store(counters)
 
     def snapshot(self) -> Snapshot:
         """The state as it is once the device has dealt with all that was said to it."""
@@ -270,6 +299,22 @@ class BenchDevice:
         finally:
             done.set()
             thread.join()
+
+
+def _begin(therapy: Therapy, now: int) -> None:
+    if isinstance(therapy, PumpTherapy):
+        therapy.start_bolus(therapy.state.settings["maximum_bolus_milliunits"], now)
+    else:
+        therapy.start_session(now)
+
+
+def _end(therapy: Therapy, now: int) -> None:
+    if isinstance(therapy, PumpTherapy):
+        therapy.stop_bolus(now)
+    else:
+        therapy.end_session(now)
+    for name in therapy.alarms:
+        therapy.close_alarm(name, now)
 
 
 @functools.lru_cache(maxsize=8)

@@ -52,6 +52,10 @@ class BenchClock:
         self._looks[thread] = (self._looks.get(thread, (0, 0.0))[0] + 1, now)
         return now - self._start + self._jumped
 
+    def forget(self) -> None:
+        """This thread looks at the clock no more: nobody waits for it."""
+        self._looks.pop(threading.get_ident(), None)
+
     def looks(self) -> dict[int, int]:
         """How often each thread has looked at the clock that has done so lately: the others wait for nothing."""
         now = time.monotonic()

@@ -16,7 +16,7 @@ from devguard.bench.attacks.row import Attacker, Row
 from devguard.bench.attacks.scene import Attempt, By, Scene
 from devguard.bench.attacks.state import ACCEPTED_OFFER
 from devguard.bench.fake import FakeDevice
-from devguard.bench.hostile import ask, play_back
+from devguard.bench.hostile import ask, at_once, play_back
 from devguard.bench.tap import Heading, Passing, plain_messages
 from devguard.cose.algorithms import Algorithm
 from devguard.custody.memory import MemorySigner
@@ -140,7 +140,7 @@ class WeakPairing(Row):
         first, codes = scene.grant(), []
         for _ in range(tries):
             scene.world.clock.advance(0.25)
-            codes.append(scene.hostile(lambda: connect(scene.bench(first, signer=thief)))())
+            codes.append(scene.hostile(lambda: at_once(connect(scene.bench(first, signer=thief))))())
         judged = [code for code in codes if code != "device.busy"]
         scene.holds("no guess was right", set(codes) == {"session.handshake", "device.busy"})
         scene.holds(f"of {tries} guesses in {tries // 4} s {len(judged)} were looked at", len(judged) <= 5 + tries / 16)

@@ -15,7 +15,7 @@ from devguard.bench.attacks.host import Answer
 from devguard.bench.attacks.oracle import Attempt, By, Oracles
 from devguard.bench.attacks.vendor import PEOPLE, Vendor, write_release
 from devguard.bench.attacks.world import CURRENT, NEXT, OLD
-from devguard.bench.hostile import Approval, offer_unjudged
+from devguard.bench.hostile import Approval, offer_unjudged, taking_leave
 from devguard.bench.stage import Build
 from devguard.bench.tap import Rule
 from devguard.custody.keyfile import FileSigner
@@ -113,7 +113,7 @@ class Scene(Oracles):
 
         def attempt() -> str | None:
             try:
-                self.play(script())
+                self.play(taking_leave(script()))
             except DevguardError as error:
                 return error.code
             return None
