@@ -61,6 +61,12 @@ SOURCES = (
         "connectivity_1.2.3_1m_with_s132_3.1.hex",
         "e2d2e2c9da83d518c88fef20cc6d2583696ee737f9a7934a7c65d4d24cd48aa2", (PROGRAMMER,), bench_only=True,
     ),
+    Source(
+        "pc-ble-driver-py", "0.11.4", "8444c411621d38a624642869b5c60e100362ced1016c89c4f059f7978b6bb46b",
+        "pc_ble_driver_py-0.11.4/pc_ble_driver_py/hex/sd_api_v3/connectivity_1.2.3_115k2_with_s132_3.1.hex",
+        "connectivity_1.2.3_115k2_with_s132_3.1.hex",
+        "aa7d8d3db4c3fd0072aeba4c083d44c7101d2fcc5426afda825ebb965526eb52", (), bench_only=True,
+    ),
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from devguard.errors import Refused
 DICTIONARY: Final = 256 * 1024
 MAX_IMAGE: Final = 16 * 1024 * 1024
 # (literal context, literal position, position) bits: what suits differences, and what suits machine code
-_OF_PATCHES: Final = ((3, 0, 0), (0, 0, 0))
+_OF_PATCHES: Final = ((3, 0, 0), (0, 0, 0), (1, 1, 1), (4, 0, 1))
 _OF_IMAGES: Final = ((2, 1, 1),)
 _SEQUENTIAL_LZMA: Final = b"\x01"
 

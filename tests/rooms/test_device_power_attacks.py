@@ -13,6 +13,7 @@ from devguard.bench.power import image_size
 from devguard.bench.power_flash import Flash
 from devguard.bench.power_scenes import after, pushing, start_of
 from devguard.bench.power_world import FALLING, NEXT, RUNNING, TARGET, Conduct, Machine, State, World
+from devguard.cose.roles import RoleName
 from devguard.device.bootloader import BootState
 from devguard.device.counters import recent_erasures
 from devguard.device.flash import Operation, PowerCut, Tear
@@ -249,6 +250,72 @@ def test_revocation_between_commit_and_reboot_stops_the_install() -> None:
     assert (report.version, report.boot_state, report.flags) == ("1.0.0", "confirmed", ())
     assert device.counters.outcome is not None
     assert device.counters.outcome.code == "release.revoked"
+
+
+def revoked(device: Device, *builds: Build) -> None:
+    digests = [one.manifest_digest for one in builds]
+    now_trusts(device, changed(device.vendor, version=2, revoked_releases=digests))
+
+
+def past_its_use(device: Device, *_: Build) -> None:
+    now_trusts(device, changed(device.vendor, version=2, issued=NOW + 2 * HOUR))
+
+
+def trust_expired(device: Device, *_: Build) -> None:
+    device.clock = NOW + HOUR
+    device.store.save(device.counters.with_clock_floor(NOW + HOUR))
+    now_trusts(device, changed(device.vendor, version=2, issued=NOW - HOUR, expires=NOW + 60))
+
+
+def key_revoked(device: Device, *_: Build) -> None:
+    signer = device.vendor.signer(RoleName.RELEASE)
+    now_trusts(device, changed(device.vendor, version=2, revoked=[signer.key.thumbprint]))
+
+
+def below_the_floor(device: Device, *_: Build) -> None:
+    now_trusts(device, changed(device.vendor, version=2, floors={device.model.name: 10}))
+
+
+WHY = {
+    "release.revoked": revoked,
+    "release.expired": past_its_use,
+    "trust.expired": trust_expired,
+    "key.revoked": key_revoked,
+    "version.rollback": below_the_floor,
+}
+
+
+@pytest.mark.parametrize("place", ["running", "kept for a fallback", "waiting"])
+@pytest.mark.parametrize("code", WHY)
+def test_expiry_and_revocation_stop_installs_and_never_boots_in_either_slot(code: str, place: str) -> None:
+    """The image in the first slot goes on running, the one in the second still replaces it when it is damaged; both are
+    flagged. One that was not installed yet is not installed any more."""
+    device = Device()
+    old, new = (build(device, f"1.{n}.0", n + 1, 5000 + n, use_before=NOW + HOUR) for n in range(2))
+    push(device, old)
+    device.fresh_hour()
+    if place == "waiting":
+        commit(device, new)
+    else:
+        push(device, new)
+        device.fresh_hour()
+    WHY[code](device, old, new)
+    if place == "kept for a fallback":
+        damage(device)
+    wear = list(device.node._flash.wear)
+    report = reported(device)
+    assert report.confirmed
+    assert report.version == ("1.1.0" if place == "running" else "1.0.0")
+    older = {"version.older"} if place == "kept for a fallback" else set()
+    assert set(report.flags) == {code} | older
+    assert report.boot_state == ("fallback" if older else "confirmed")
+    if place == "waiting":
+        assert list(device.node._flash.wear) == wear  # nothing was moved, in any direction
+        assert device.counters.outcome is not None
+        assert (device.counters.outcome.code, device.counters.outcome.manifest_digest) == (code, new.manifest_digest)
+        assert device.counters.pending is None
+    again = reported(device)
+    assert (again.version, again.confirmed, code in again.flags) == (report.version, True, True)
 
 
 def commit(device: Device, what: Build) -> Pipe:
