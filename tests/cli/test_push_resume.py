@@ -26,6 +26,7 @@ from devguard.device.models import load_model
 
 BAUD = 460_800
 CONVERSATION = 12_000  # wire bytes from the bench, at most, of a push that are no image
+OVERHEAD = 1.03  # wire bytes for each byte of image, at most
 Cut = Callable[["Scene", list[object]], list[dict[str, Any]]]
 
 
@@ -48,6 +49,8 @@ class Scene:
     size: int = 120_000
     options: tuple[object, ...] = ()
     wire: int = field(default=0)
+    begun: int = field(default=0)  # where the last push that was lost began
+    arrived: int = field(default=0)  # and how many wire bytes of it came out of the cable at the device's end
 
     @property
     def sector(self) -> int:
@@ -58,7 +61,8 @@ class Scene:
         """A cable from the bench to the device; what crossed it is added up."""
         with LineProcess(Shape(BAUD), 1, far=self.device.port, pull_after=pull_after) as line:
             yield line
-            self.wire += line.counts()["forward"]
+            counts = line.counts()
+            self.wire, self.arrived = self.wire + counts["forward"], counts["forward_arrived"]
 
     def command(self, port: str, *more: object) -> list[object]:
         given = ["push", self.suit, "--port", port, "--baud", BAUD, "--key", "tech", "--grant", self.grant]
@@ -136,19 +140,24 @@ def lose(scene: Scene, cut: Cut, seen: int) -> int:
     lines = cut(scene, ["--resume"] if seen else [])
     assert lines[0]["durable"] == lines[0]["bytes"] >= seen - scene.sector
     assert all(one["durable"] <= one["bytes"] <= one["total"] == scene.size for one in lines)
+    scene.begun = int(lines[0]["bytes"])
     return int(lines[-1]["bytes"])
 
 
 def goes_on(scene: Scene, seen: int) -> Result:
-    """Push to the end with --resume: the rest alone is sent."""
+    """Push to the end with --resume: the rest alone is sent, and of what had come out of the cable at the device's end
+    never more than a sector with it."""
+    arrived = scene.arrived
     with scene.line() as line:
         result = ok(*scene.command(line.near, "--resume"))
         counts = line.counts()
     data, first = result.json, progress(result.err)[0]["bytes"]
     assert first >= seen - scene.sector
+    talk = counts["forward"] - (scene.size - first)  # what is no image of this push, and of the one before no less
+    assert first >= scene.begun + (arrived - talk) / OVERHEAD - scene.sector
     assert data["link"]["sent_bytes"] == scene.size - first < scene.size
     again = data["link"]["retransmits"] * 4200  # on a busy machine an answer may come after its time-out
-    assert counts["forward"] < (scene.size - first) * 1.03 + CONVERSATION + again
+    assert counts["forward"] < (scene.size - first) * OVERHEAD + CONVERSATION + again
     assert data["link"]["wire_bytes"] <= counts["forward"] + counts["reverse"]
     assert data["device"]["confirmed"] is True
     assert data["report"]["image_digest"] == ok("verify", scene.suit, "--json").json["release"]["digest"]
