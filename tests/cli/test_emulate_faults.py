@@ -43,6 +43,34 @@ def test_a_worn_out_flash_is_told_to_the_technician(world: World, home: Path, tm
         assert devguard(*args).code == "device.slot"
 
 
+def test_a_bit_that_flips_in_the_running_image_is_found_at_the_next_start_and_reported(
+    world: World, home: Path, tmp_path: Path
+) -> None:
+    """After two good updates: the device falls back to the image before, says so, and takes the next push."""
+    grant = world.grant(tmp_path / "g", "IP-26")
+    line = ["--key", "tech", "--grant", grant, "--json", "--port"]
+    with emulator(world, tmp_path, "IP-26") as device:
+        for version in ("1.0.0", "1.1.0"):
+            assert ok("push", world.suits[version], *line, device.port).json["device"]["version_after"] == version
+        device.stop()
+    layout = load_model("insulin-pump").layout
+    with (device.state / "flash.bin").open("r+b") as flash:
+        flash.seek(layout.primary.image + 1000)
+        byte = flash.read(1)[0]
+        flash.seek(layout.primary.image + 1000)
+        flash.write(bytes([byte ^ 0x10]))
+    with emulator(world, tmp_path, "IP-26") as device:
+        report = ok("device", "info", *line, device.port).json["report"]
+        newer = world.suit(tmp_path / "newer.suit", sequence=3, version="1.2.0")
+        # It does not run what was pushed to it: somebody has to know why before the next push.
+        assert devguard("push", newer, *line, device.port).code == "device.changed"
+        ok("device", "acknowledge", "IP-26", "--key", "authority", "--reason", "a flipped bit, fell back")
+        pushed = ok("push", newer, *line, device.port).json
+    assert (report["boot_state"], report["version"], report["flags"]) == ("fallback", "1.0.0", ["version.older"])
+    assert (pushed["device"]["version_before"], pushed["device"]["version_after"]) == ("1.0.0", "1.2.0")
+    assert pushed["report"]["flags"] == []
+
+
 def hello(port: str) -> bytes | None:
     """What answers a greeting within a second."""
 
