@@ -89,7 +89,10 @@ class LinkError(DevguardError):
 
 
 class DeviceRefused(DevguardError):
-    """The far end said no. Its code is kept even when this version does not know it."""
+    """The far end said no. Its code is kept even when this version does not know it. `serial`: of the device that said
+    it, where it had proved one."""
+
+    serial: str | None = None
 
     @property
     def exit_status(self) -> Exit:

@@ -200,6 +200,8 @@ def recorded(
     except DevguardError as error:
         if isinstance(error, DeviceRefused) or error.code not in BROKEN_LOG:
             note.details["why"] = error.message
+            if isinstance(error, DeviceRefused) and note.device is None:
+                note.device = error.serial
             note.remember.clear()  # what did not happen is not remembered
             # A disk too full for what was asked may have room for the record of that.
             with contextlib.suppress(*((LinkError,) if error.code == "log.full" else ())):

@@ -196,7 +196,11 @@ def connect(bench: Bench) -> Script[Connected]:
     """A session with keys on the line; the device has judged the grant when this returns."""
     hello, edhoc, identity, credential = yield from _begin(bench)
     yield Send(encode_message(Edhoc(edhoc.message_3())), sealed=False)
-    answer = expect((yield Receive(sealed=False, timeout=ANSWER_SECONDS)), Edhoc, sealed=False)
+    try:
+        answer = expect((yield Receive(sealed=False, timeout=ANSWER_SECONDS)), Edhoc, sealed=False)
+    except DeviceRefused as error:
+        error.serial = identity.serial  # it proved that before it said no
+        raise
     edhoc.read_message_4(answer.message)
     records = RecordLayer.for_initiator(edhoc)
     yield Attach(records)

@@ -136,6 +136,7 @@ BROKEN = (
         says(None),
         ("J02",),
     ),
+    Break("no rule looks at the records", ("devguard.evidence.rules:find",), says(()), ("J06",)),
     Break("heads may contradict each other", ("devguard.evidence.witness:compare",), says("same"), ("J05",)),
     Break(
         "a release may have two contents", ("devguard.cli.evidence_compare:Comparison._releases",), says(None), ("J05",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Final
 from devguard.bench.attacks.row import Attacker, Row
 from devguard.bench.attacks.scene import By, Scene
 from devguard.bench.attacks.vendor import HOUR
-from devguard.custody.keyfile import load_signer
+from devguard.custody.keyfile import export_public, load_signer, read_info
 from devguard.evidence.frame import HEAD, LEAD, frame
 from devguard.evidence.log import EvidenceLog, read_records
 from devguard.evidence.record import Record
@@ -235,7 +236,71 @@ class SplitView(Row):
         scene.holds("both heads are kept as proof", len(list(proof.iterdir())) == 2)
 
 
-ROWS: Final[tuple[type[Row], ...]] = (CutLog, EditedLog, AnotherTool, SplitView)
-TO_WRITE: Final = {
-    "J06": "Refused attempts and insider anomalies never surface; incident cannot be reported",
-}
+class NeverSurfacing(Row):
+    """A storm of refusals, a grant tried on another device, pushes at night, at many devices: each has to be an
+    incident by the end of the command, be in the way of more, and leave as a bundle without what people typed."""
+
+    id = "J06"
+    title = "Refused attempts and insider anomalies never surface; incident cannot be reported"
+    precedent = "FDA premarket guidance, appendix 1.F; FDA postmarket guidance: 30 and 60 days"
+    attacker = Attacker.INSIDER
+    regulation = ("1.F1", "1.F2", "1.F3", "3.1", "3.3", "7.3")
+
+    def play(self, scene: Scene) -> None:
+        hour = time.localtime(scene.world.now).tm_hour
+        (scene.home / "config.toml").write_text(
+            f'[incidents]\nblock = ["burst"]\nnight = "{hour:02}:00-{(hour + 2) % 24:02}:00"\n'
+        )
+        used = [scene.grant(name) for name in scene.world.technicians()]
+        scene.goes_through("a push at night", scene.pushing(scene.next, grants=used))
+        self._raised(scene, "night")
+        elsewhere = scene.pushing(scene.next, "--port", scene.another("XX-9").port, grants=used)
+        scene.refuses("its grant, tried on another device", elsewhere, "grant.scope", by=By.HOST)
+        self._raised(scene, "second-device")
+        grant = [scene.grant(name, serials=frozenset({"XX-9"})) for name in scene.world.technicians()]
+        patient = scene.file(scene.release(signers=()), _PATIENT)
+        for number in range(12):
+            code = scene.pushing(patient if number % 2 else scene.next, grants=grant)()
+            scene.attempts.append(f"refused push {number + 1}: {code}")
+        burst = self._raised(scene, "burst")
+        self._raised(scene, "outside")
+        fresh = scene.release("1.3.0", 4)
+        scene.refuses("the next push of all", scene.pushing(fresh), "incident.open", by=By.OFFLINE)
+        self._reported(scene, burst)
+        answers = ("--officer", "Olga Officer", "--reason", "talked to Finn", "--decision", "controlled")
+        scene.goes_through(
+            "an officer releases it", scene.commanding("evidence", "incident", "release", burst, *answers)
+        )
+        scene.goes_through("and pushes go on", scene.pushing(fresh))
+
+    @staticmethod
+    def _raised(scene: Scene, kind: str) -> str:
+        """The incident of that kind, on record by now; its id."""
+        rows = scene.run("evidence", "incident", "list").data.get("incidents", ())
+        found = [str(one["id"]) for one in rows if one["kind"] == kind]
+        scene.holds(f"an incident of kind {kind} is on record", len(found) == 1)
+        return found[0] if found else ""
+
+    @staticmethod
+    def _reported(scene: Scene, incident: str) -> None:
+        bundle, before = scene.folder / "incident.bundle", scene.look().log
+        scene.goes_through("its bundle", scene.commanding("evidence", "incident", "export", incident, "-o", bundle))
+        added = [one.action for one in before.added(scene.look().log) or ()]
+        scene.holds("the export is on record itself", "incident.export" in added)
+        scene.holds("what people typed is not in it", _PATIENT.encode() not in bundle.read_bytes())
+        scene.holds("and stands in the log", any(_PATIENT in str(one.details) for one in scene.look().log.records))
+        elsewhere = scene.folder / "authority"
+        key = scene.folder / "station.pub"
+        key.write_bytes(export_public(read_info(scene.home / "keys" / "station.key")))
+        answer = scene.world.run(elsewhere, "evidence", "verify", bundle, "--key", key)
+        scene.holds("anybody verifies it by the public key alone", answer.status == 0)
+        changed = bundle.read_bytes().replace(b"Finn", b"Gina")
+        bundle.write_bytes(changed)
+        answer = scene.world.run(elsewhere, "evidence", "verify", bundle, "--key", key)
+        scene.holds("and finds what was changed in it", answer.code == "log.tampered")
+
+
+_PATIENT: Final = "for-Maria-Muster-born-1950"
+
+ROWS: Final[tuple[type[Row], ...]] = (CutLog, EditedLog, AnotherTool, SplitView, NeverSurfacing)
+TO_WRITE: Final[dict[str, str]] = {}
