@@ -157,6 +157,13 @@ BROKEN = (
     Break("the clock may stand anywhere", ("devguard.cli.memory:check_clock",), says(None), ("C05",)),
     Break("what is inside does not matter", ("devguard.sbom.judge:Inside.require",), says(None), ("C08",)),
     Break("any passphrase", ("devguard.custody.keyfile:check_strength",), says(None), ("E07",)),
+    Break(
+        "an image on trial may change settings",
+        ("devguard.device.node:DeviceNode._tests_well",),
+        lambda node: node.around.self_test(),
+        ("E08",),
+    ),
+    Break("therapy and battery do not matter", ("devguard.device.node:DeviceNode.check_ready",), says(None), ("I04",)),
     Break("nothing is erased", ("devguard.device.erase:shred",), says(None), ("B04",)),
     Break(
         "any step in any state",

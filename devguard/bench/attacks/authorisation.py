@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from devguard import wire
-from devguard.bench.attacks import people, shortcuts
+from devguard.bench.attacks import abuse, people, shortcuts
 from devguard.bench.attacks.row import Attacker, Row
 from devguard.bench.attacks.scene import By, Scene
 from devguard.bench.hostile import refused_in_clear, say_plain
@@ -84,7 +84,5 @@ class OutOfScope(Row):
         yield "training that has lapsed", {"trained_until": lapsed}, "grant.training", By.OFFLINE
 
 
-ROWS: Final[tuple[type[Row], ...]] = (NoSession, OutOfScope, *people.ROWS, *shortcuts.ROWS)
-TO_WRITE: Final = {
-    "E08": "Update grant abused to change therapy",
-}
+ROWS: Final[tuple[type[Row], ...]] = (NoSession, OutOfScope, *people.ROWS, *shortcuts.ROWS, *abuse.ROWS)
+TO_WRITE: Final[dict[str, str]] = {}
