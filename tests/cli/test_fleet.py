@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from cli_support import World, devguard, emulator, ok, records
+from devguard.cli.home import Home
+from devguard.evidence.log import read_records
+from devguard.evidence.record import DigestOf, Statement
 
 SERIAL = "IP-81"
 PAST, FUTURE = 1_700_000_000, 4_000_000_000
@@ -120,3 +125,14 @@ def test_an_acceptance_opens_nothing_else(world: World, home: Path, tmp_path: Pa
     assert refused.code.startswith("grant.")
     for name in ("", " ", "x" * 101):
         assert devguard("push", tmp_path / "good.suit", *push[:-1], name).status == 2
+
+
+def test_a_report_that_the_device_did_not_sign_is_no_row(mine: Path) -> None:
+    """The station's own log holds, and lies: what the station wrote, the device's key does not vouch for."""
+    log = Home(mine).evidence()
+    told = [one for one in read_records(mine / "evidence") if Statement.REPORT in one.statements][-1]
+    signed = bytearray(told.statements[Statement.REPORT])
+    signed[-1] ^= 1
+    digests = {**told.digests, DigestOf.REPORT: hashlib.sha256(signed).digest()}
+    log.append(replace(told, digests=digests, statements={**told.statements, Statement.REPORT: bytes(signed)}))
+    assert devguard("fleet", "age", "--json").code == "log.tampered"
