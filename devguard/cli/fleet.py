@@ -148,7 +148,7 @@ def _row(found: Fleet, device: Sighting, now: int, behind: int) -> dict[str, Any
 
 def _ends(running: Known | None) -> dict[str, int | None]:
     """When support ends of the release a device runs, of its model and of the first of its parts; epoch seconds."""
-    from devguard.cli.support import model_support
+    from devguard.device.supported import model_support
 
     if running is None:
         return {"release": None, "model": None, "parts": None}

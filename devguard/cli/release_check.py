@@ -69,8 +69,9 @@ def bill_of_release(file: Path, given: Path | None) -> tuple[Bill, Support]:
     """The bill of a description, or of an envelope that signs it; and until when the release is supported."""
     from devguard.cli.files import inside, open_input
     from devguard.cli.inside import bill_of
-    from devguard.cli.support import Support, model_support, support_of
+    from devguard.cli.support import Support, support_of
     from devguard.custody.files import read_limited
+    from devguard.device.supported import model_support
     from devguard.manifest.description import parse_description
     from devguard.manifest.envelope import read_envelope
     from devguard.manifest.release import release_facts

@@ -6,7 +6,6 @@ name for what the vendor no longer repairs, and skips no other check. A text tha
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,6 +64,7 @@ class Support:
 
 def support_of(envelope: Envelope) -> Support:
     """As the signed text of a release says, which has to be whole; believed only once the release is accepted."""
+    from devguard.device.supported import model_support
     from devguard.manifest.release import signed_manifest
     from devguard.manifest.text import decode_text
 
@@ -73,15 +73,6 @@ def support_of(envelope: Envelope) -> Support:
         return Support("", None, None)
     text = decode_text(manifest.text, manifest.common.components)
     return Support(f"{text.model} {text.version}", text.supported_until, model_support(text.model))
-
-
-def model_support(name: str) -> int | None:
-    """Until when a model is supported, epoch seconds; None for one without a date, or that is not known here."""
-    from devguard.device.models import load_model
-
-    with contextlib.suppress(Refused):
-        return load_model(name).end_of_support
-    return None
 
 
 def note_parts(note: Note, bill: Bill) -> None:

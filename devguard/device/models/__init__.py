@@ -5,7 +5,6 @@ A `Model` is facts for judging a release (`ModelFacts`) plus what the emulated d
 
 from __future__ import annotations
 
-import datetime
 import enum
 import functools
 import tomllib
@@ -17,6 +16,7 @@ from typing import Any
 
 from devguard.device.header import MAX_PARTS, PART_ID
 from devguard.device.layout import MAX_TRIALS, Layout
+from devguard.device.supported import first_second
 from devguard.errors import Malformed, Refused
 from devguard.manifest.model import Clock, ModelFacts
 
@@ -178,17 +178,8 @@ def _model(name: str, data: dict[str, Any]) -> Model:
         self_test_ms=data["self_test"]["milliseconds"],
         therapy=_therapy(data["therapy"]),
         smp=_smp(data.get("smp", {})),
-        end_of_support=_day(data.get("end_of_support")),
+        end_of_support=first_second(data.get("end_of_support")),
     )
-
-
-def _day(value: Any) -> int | None:
-    """A date of TOML, its first second in UTC."""
-    if value is None:
-        return None
-    if type(value) is not datetime.date:
-        raise ValueError("end_of_support is a date such as 2035-12-31")
-    return int(datetime.datetime(value.year, value.month, value.day, tzinfo=datetime.UTC).timestamp())
 
 
 def _smp(data: dict[str, Any]) -> SmpFacts:
