@@ -7,6 +7,7 @@ else, so a guard that hangs or dies in mid-sentence leaves no lock behind. Nothi
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -88,13 +89,18 @@ class TherapyLoop:
             self._keep()
 
     def _keep(self) -> None:
+        with self._lock:
+            moment = copy.copy(self._therapy)  # its state is a value: the disk is waited for without the lock
         try:
-            with self._lock:
-                self._therapy = self._save(self._therapy) or self._therapy
-                self._seen = self._look()
-            self.unsaved = None
+            fresh = self._save(moment)
         except DevguardError as error:
             self.unsaved = error
+            return
+        self.unsaved = None
+        if fresh is not None:
+            with self._lock:
+                self._therapy = fresh
+                self._seen = self._look()
 
     # the device's own keys
 

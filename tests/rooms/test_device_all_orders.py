@@ -61,6 +61,9 @@ class World:
     pipe: Pipe
     old: Build
     new: Build
+    packed: bytes
+    second: bytes
+    well: set[str]  # what a device kept that came up well, whatever had been said before
 
     @classmethod
     def make(cls, model: Model) -> World:
@@ -68,7 +71,7 @@ class World:
         pipe, one = Pipe(device), grant(device, actions=frozenset({ANY}))
         new = build(device, size=5000)
         approve(pipe, pipe.connect(one), device, new, one)
-        return cls(device, pipe, old, new)
+        return cls(device, pipe, old, new, compress(new.image), grant(device, TOM).untagged, set())
 
     def fork(self) -> World:
         """The same moment again. What never changes is shared."""
@@ -77,7 +80,7 @@ class World:
         fixed += [attendant._first, attendant._shown, attendant._second, self.pipe.session._records]
         fixed += [self.pipe.session._edhoc, self.device.vendor.trust]
         fixed += [*attendant._accepted[2], attendant._accepted[0]] if attendant._accepted else []
-        fixed += [node._judged, node.around, self.device.counters, self.device.therapy.state]
+        fixed += [self.packed, self.well, node._judged, node.around, self.device.counters, self.device.therapy.state]
         return copy.deepcopy(self, {id(one): one for one in fixed if one is not None})
 
     @property
@@ -85,13 +88,12 @@ class World:
         """What could be said now, each verb once; data go on where the download stands."""
         download = self.device.counters.download
         state = self.pipe.state
-        packed = compress(self.new.image)
-        digest = hashlib.sha256(packed).digest()
+        packed, digest = self.packed, hashlib.sha256(self.packed).digest()
         begun = download.staging.offset if download is not None and download.staging is not None else 0
         at = download.offset if download is not None else 0
         data = Data(begun, packed[begun:] or b"x") if state is State.STAGING else Data(at, self.new.image[at:] or b"x")
         return [
-            Approve(b"\x00", grant(self.device, TOM).untagged),
+            Approve(b"\x00", self.second),
             Offer(self.new.offer),
             Recover(self.new.offer),
             data,
@@ -143,6 +145,10 @@ class World:
     def ends_well(self) -> None:
         """Whatever was said: the old image or the new one runs, whole, and the therapy is what it was."""
         self.pipe.lose()
+        kept = repr(snapshot(self.device).all_but_log)
+        if kept in self.well:
+            return
+        self.well.add(kept)
         self.device.power_cycle()
         state = self.device.node.state(bytes(16))
         assert state.manifest_digest in (self.old.manifest_digest, self.new.manifest_digest)
