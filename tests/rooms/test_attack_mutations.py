@@ -141,6 +141,11 @@ BROKEN = (
     Break(
         "a release may have two contents", ("devguard.cli.evidence_compare:Comparison._releases",), says(None), ("J05",)
     ),
+    Break("an altered image boots", ("devguard.device.slots:Slots.whole",), says(True), ("G01",)),
+    Break("a trial needs no self-test", ("devguard.device.bootloader:Bootloader.self_test",), says(True), ("G06",)),
+    Break("any moment is one for an update", ("devguard.device.node:DeviceNode.check_ready",), says(None), ("I04",)),
+    Break("offers erase as often as they come", ("devguard.device.slot_eraser:seconds_to_wait",), says(0), ("I02",)),
+    Break("a download goes on anywhere", ("devguard.device.bootloader:Journal.resume",), says(None), ("I01",)),
     Break("any image boots", ("devguard.device.bootloader:Bootloader._refusal",), says(None), ("C02",)),
     Break("any security version boots", ("devguard.device.bootloader:Bootloader._allowed",), says(True), ("C02",)),
     Break("any word keeps a new key", ("devguard.custody.keyfile:check_strength",), says(None), ("E07",)),
