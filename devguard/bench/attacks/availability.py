@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Final
 
-from devguard.bench.attacks import cuts
+from devguard.bench.attacks import cuts, last_word
 from devguard.bench.attacks.device import BenchDevice
 from devguard.bench.attacks.row import Attacker, Row
 from devguard.bench.attacks.scene import By, Scene
@@ -213,7 +213,5 @@ def _taken_back(scene: Scene, build: Build, one: Grant) -> Script[None]:
     yield Flush()
 
 
-ROWS: Final[tuple[type[Row], ...]] = (Drain, Interlock, *cuts.ROWS)
-TO_WRITE: Final = {
-    "I05": "Lost or forged final status: operator believes the wrong thing",
-}
+ROWS: Final[tuple[type[Row], ...]] = (Drain, Interlock, *cuts.ROWS, *last_word.ROWS)
+TO_WRITE: Final[dict[str, str]] = {}

@@ -7,12 +7,13 @@ import itertools
 from collections.abc import Iterable
 from typing import Final
 
+from devguard.bench.attacks.meddle import sealed_data
 from devguard.bench.attacks.row import Attacker, Row
 from devguard.bench.attacks.scene import By, Scene
 from devguard.bench.attacks.state import INSTALLED
 from devguard.bench.power import PAIRS, Job, do
 from devguard.bench.power_tally import Plan
-from devguard.bench.tap import Passing, Rule
+from devguard.bench.tap import Heading, Passing, Rule
 from devguard.device.flash import Operation, Tear
 from devguard.link.frames import Kind
 
@@ -40,7 +41,7 @@ class Cuts(Row):
         scene.device.power_off()
         scene.device.fault = lambda operation, _address, _length: steps.append(operation)
         scene.device.power_on()
-        scene.goes_through("a push that nobody cuts", scene.under(_counting(frames), scene.pushing(scene.next)))
+        scene.goes_through("a push that nobody cuts", scene.under(counting(frames), scene.pushing(scene.next)))
         scene.runs_whole("afterwards", scene.next)
         for at in _some(len(steps), scene):
             scene.again()
@@ -75,7 +76,7 @@ class Cuts(Row):
     def _cable(self, scene: Scene, at: int, count: int) -> None:
         """The cable is pulled, and plugged in again when the host has given up."""
         what = f"cable out at {at + 1} of {count} frames"
-        attempt = scene.under(_pulled(at), functools.partial(self._unknown, scene))
+        attempt = scene.under(pulled(at), functools.partial(self._unknown, scene))
         scene.refuses(what, attempt, "link.timeout", by=By.HOST, allowed=INSTALLED)
         self._onward(scene, what)
 
@@ -109,15 +110,17 @@ def _cut(steps: Iterable[int], at: int, _operation: Operation, _address: int, le
     return Tear(length // 8 * 4) if next(iter(steps)) == at else None
 
 
-def _counting(frames: list[int]) -> Rule:
+def counting(frames: list[int], heading: Heading | None = None) -> Rule:
+    """Counts the frames that carry something; of one heading, those that are sealed."""
+
     def rule(passing: Passing) -> Iterable[bytes]:
-        frames[0] += _carries(passing)
+        frames[0] += _carries(passing) if heading is None else sealed_data(passing, heading)
         return (passing.raw,)
 
     return rule
 
 
-def _pulled(at: int) -> Rule:
+def pulled(at: int) -> Rule:
     """Nothing more goes through after so many frames that carry something."""
     seen = [0]
 
