@@ -103,6 +103,7 @@ def enrolled_by_two(world: World, folder: Path, port: str, serial: str) -> Any:
     return result.json
 
 
+@pytest.mark.slow
 def test_a_device_stays_erased_when_it_is_switched_on_again(world: World, home: Path, tmp_path: Path) -> None:
     erase = frozenset(["decommission"])
     first, second = (

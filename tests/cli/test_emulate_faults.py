@@ -117,7 +117,7 @@ def told(state: Path, model: Model) -> list[str]:
 
 @pytest.mark.parametrize(
     ("fault", "code"),
-    [("charging", "device.charging"), ("alarm=low-reservoir", "device.alarm")],
+    [pytest.param("charging", "device.charging", marks=pytest.mark.slow), ("alarm=low-reservoir", "device.alarm")],
 )
 def test_a_device_on_its_charger_or_with_an_open_alarm_takes_no_update(
     world: World, home: Path, tmp_path: Path, fault: str, code: str
