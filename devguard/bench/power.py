@@ -28,6 +28,7 @@ SHORT_OF_A_SECTOR: Final = 77  # no image ends where a sector does
 CUTS: Final = 8  # sectors of the image whose every cut is made
 PAIRS: Final = 2  # and of the one whose every pair of cuts is
 SHORT: Final = ("confirm", "trust")  # scenes of a few steps
+SCENES: Final = (*NAMES, LIVES)
 FIELDS: Final = (
     "operations",
     "cuts",
@@ -68,7 +69,7 @@ class Row:
 
 
 def jobs(models: Sequence[str], *, full: bool, seed: int, parts: int) -> Iterator[Job]:
-    """What there is to do; the longest first, so that no process waits for another in the end."""
+    """What there is to do."""
     for model in models:
         if full:
             yield from _every_cut(model, seed, parts)
@@ -129,6 +130,8 @@ def run(
     """All rows. `processes`: how many to share the work with (1: none but this one)."""
     count = processes or min(2, os.cpu_count() or 1)
     todo = list(jobs(models or model_names(), full=full, seed=seed, parts=count if full else 1))
+    # The longest first, so that no process waits for another in the end.
+    todo.sort(key=lambda job: (job.scene in SHORT, -load_model(job.model).layout.sector_size))
     if count == 1:
         return _rows(map(do, todo))
     with ProcessPoolExecutor(count) as pool:
@@ -145,4 +148,4 @@ def _rows(done: Iterable[tuple[Job, Tally]]) -> list[Row]:
         row.tally.operations = operations if job.scene != LIVES else row.tally.operations
         for name in MADE:
             setattr(row.tally, name, getattr(row.tally, name) + getattr(tally, name))
-    return list(rows.values())
+    return sorted(rows.values(), key=lambda row: (row.model, SCENES.index(row.scene), row.sectors))

@@ -17,7 +17,7 @@ from devguard.device.counters import Counters
 from devguard.device.counters_codec import encode_counters
 
 _REMEMBERED: Final = 48  # runs kept for each set of counters
-_KEPT_KEYS: Final = 4096
+_KEPT: Final = 1024  # runs kept in all: each may hold sectors of its own
 Seen = tuple[bytes, tuple[bytes, str] | None]
 V = TypeVar("V")
 Found = tuple[V, set[int]]
@@ -62,28 +62,23 @@ class Memo:
     def __init__(self, *, on: bool) -> None:
         self._on = on
         self._runs: dict[tuple[object, ...], list[_Run]] = {}
+        self._count = 0
         self._encoded: dict[int, tuple[Counters, bytes]] = {}
 
     def once(self, kind: tuple[object, ...], state: State, run: Callable[[], Found[V]]) -> Found[V]:
         """What `run` gives for `state`: remembered, where a run of this kind on the same bytes has been done."""
-        known = self._runs.setdefault((*kind, self.encoded(state.counters), state.trust), [])
-        if self._on:
-            for place, one in enumerate(known):
-                if one.fits(state.flash):
-                    return self._found(known, place)
+        key = (*kind, self.encoded(state.counters), state.trust)
+        for place, one in enumerate(self._runs.get(key, ())):
+            if one.fits(state.flash):
+                return self._found(self._runs[key], place)
         value, needed = run()
         if self._on:
             seen = {sector: state.flash.value(sector) for sector in needed}
-            known.insert(0, _Run(seen, value, set(needed)))
-            del known[_REMEMBERED:]
-            if len(self._runs) > _KEPT_KEYS:
-                del self._runs[next(iter(self._runs))]
+            self._keep(key, _Run(seen, value, set(needed)))
         return value, needed
 
     def covering(self, kind: tuple[object, ...], machine: Machine, sector: int) -> Found[object] | None:
         """What comes of a machine whose power goes now, if it is known and looks at nothing of that sector."""
-        if not self._on:
-            return None
         known = self._runs.get((*kind, self.encoded(machine.load()), machine.trust), [])
         for place, one in enumerate(known):
             if one.covers(machine, sector):
@@ -94,10 +89,20 @@ class Memo:
         """The counters as they are stored, each set encoded once."""
         found = self._encoded.get(id(counters))
         if found is None or found[0] is not counters:
-            if len(self._encoded) > _KEPT_KEYS:
+            if len(self._encoded) > _KEPT:
                 self._encoded.clear()
             found = self._encoded[id(counters)] = (counters, encode_counters(counters))
         return found[1]
+
+    def _keep(self, key: tuple[object, ...], run: _Run) -> None:
+        """Remember a run; of those with other counters the ones from long ago are forgotten."""
+        known = self._runs.setdefault(key, [])
+        known.insert(0, run)
+        self._count += 1 - len(known[_REMEMBERED:])
+        del known[_REMEMBERED:]
+        while self._count > _KEPT:
+            oldest = next(iter(self._runs))
+            self._count -= len(self._runs.pop(oldest))
 
     def _found(self, known: list[_Run], place: int) -> Found[V]:
         """The run at that place; what was asked for last is the first to be looked at."""

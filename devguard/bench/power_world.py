@@ -36,7 +36,7 @@ from devguard.verdict.judge import Release, Target
 HOUR: Final = 3601
 _SESSION: Final = hashlib.sha256(b"a session of the power-cut bench").digest()
 _APPROVAL_SECONDS: Final = 300
-MANY_SECTORS: Final = 2048
+MANY_SECTORS: Final = 1024
 RUNNING: Final = 1  # the release a device runs when a scene begins, by its number
 FALLING: Final = 2
 TARGET: Final = 3

@@ -109,7 +109,7 @@ def _folded(invocation: Invocation, folder: Path, reference: str | None, trust_f
 
 def _shelf(invocation: Invocation, found: Fleet, now: int) -> str | None:
     """Take in what lies on the shelf this home follows; None where it follows none, or why that cannot be read."""
-    if not (invocation.home.path / "shelf" / "current").is_file():
+    if not invocation.home.shelf_state.is_file():
         return None
     from devguard.cli.shelf import opened
 

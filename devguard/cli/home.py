@@ -88,6 +88,11 @@ class Home:
         return self.path / "releases"
 
     @property
+    def shelf_state(self) -> Path:
+        """What is kept of the shelf that is followed from here; where it follows none there is no such file."""
+        return self.path / "shelf" / "state"
+
+    @property
     def evidence_folder(self) -> Path:
         """Folder of the evidence log."""
         return self.path / "evidence"

@@ -106,8 +106,7 @@ def _kept(invocation: Invocation, digest: bytes) -> bytes | None:
 
 def _on_shelf(invocation: Invocation, before: Report) -> bytes | None:
     """From the shelf this home follows, where that is a folder: a push waits for no network."""
-    folder = invocation.home.path / "shelf"
-    if not (folder / "current").is_file():
+    if not invocation.home.shelf_state.is_file():
         return None
     from devguard.cli.shelf import opened
     from devguard.shelf.source import source_of

@@ -100,7 +100,7 @@ def _facts(invocation: Invocation, trust_file: Path | None, models: tuple[str, .
         settings=dict(_flat(home.config())),
         models=tuple(_models(models)),
         roster=home.technicians_file.is_file(),
-        shelf=(home.path / "shelf" / "current").is_file(),
+        shelf=home.shelf_state.is_file(),
     )
 
 

@@ -54,6 +54,29 @@ def test_the_second_push_sends_a_patch(world: World, home: Path, tmp_path: Path)
     assert [one["code"] for one in records(home) if one["action"] == "release.push"] == [None] * 2
 
 
+def test_a_bench_that_never_saw_the_device_patches_from_the_shelf_it_follows(
+    world: World, home: Path, tmp_path: Path
+) -> None:
+    """The device says which release it runs, by its digest; the one on the shelf has that digest."""
+    pytest.importorskip("tuf", reason="the extra `shelf` is not installed")
+    first, second = suits(world, tmp_path)
+    shelf = tmp_path / "S"
+    ok("key", "new", "line", "--person", "Lina Line", "--role", "release")
+    ok("shelf", "init", shelf, "--root", "root", "--threshold", 1)
+    ok("release", "publish", first, "--shelf", shelf, "--key", "line")
+    (tmp_path / "other").mkdir()
+    other = world.copy(tmp_path / "other")
+    with emulator(world, tmp_path, "IP-D2") as device:
+        args = ["--port", device.port, "--key", "tech", "--grant", world.grant(tmp_path / "g", "IP-D2"), "--json"]
+        ok("push", first, *args, "--home", other)
+        ok("shelf", "refresh", "--from", shelf, "--root", shelf / "metadata/1.root.json")
+        assert not (home / "releases").exists()
+        done = ok("push", second, *args).json
+    assert (done["link"]["encoding"], done["link"]["payload_bytes"]) == ("delta", SIZE)
+    assert done["link"]["sent_bytes"] < 500
+    assert done["report"]["image_digest"] == hashlib.sha256(SECOND).hexdigest()
+
+
 def test_a_patch_is_asked_for_or_forbidden_not_both(world: World, home: Path, tmp_path: Path) -> None:
     first, second = suits(world, tmp_path)
     assert devguard("push", second, "--delta", "never", "--delta-from", first).status == 2
@@ -151,7 +174,7 @@ def test_a_shelf_in_a_folder_is_asked_for_the_version_that_runs_and_one_on_the_n
 ) -> None:
     first, second = suits(world, tmp_path)
     (said.home.path / "shelf").mkdir()
-    (said.home.path / "shelf" / "current").write_text("state-12345678")
+    said.home.shelf_state.write_bytes(b"followed")
     for place, suit, found in (
         (str(tmp_path), first, set(Encoding)),
         (str(tmp_path), second, {Encoding.COMPRESSED}),
