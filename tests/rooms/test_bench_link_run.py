@@ -142,7 +142,7 @@ def test_flash_takes_its_time_and_the_line_does_not_notice(model: str) -> None:
     quick, real = (push(115_200, model=model, size=64 * KIB, flash_timing=flash) for flash in (False, True))
     timing, layout = load_model(model).timing, load_model(model).layout
     pages = 64 * KIB // layout.page_size
-    assert real.session_seconds - quick.session_seconds > timing.erase_ms / 1000
+    assert real.session_seconds > quick.session_seconds  # a new device's flash is blank: only the pages cost
     assert real.session_seconds - quick.session_seconds < timing.erase_ms / 1000 * 12 + pages * timing.program_us / 1e6
     assert real.line_efficiency > 0.96
 
