@@ -265,13 +265,13 @@ class BenchDevice:
         while True:
             moved = self.tap.moved
             self.tap.turn()
-            self._turn()
+            self.come_round()
             self.tap.turn()
             if moved == self.tap.moved:
                 return
 
-    def _turn(self) -> None:
-        """Let the device's loop come round twice; one that has ended is no more waited for."""
+    def come_round(self) -> None:
+        """Let the device's loop come round twice: it sees what time it is. One that has ended is no more waited for."""
         end = self._loops + 2
         while self._loops < end and self._running and not self._running[0].done():
             time.sleep(_BRISK / 5)

@@ -174,6 +174,7 @@ class WalkedAway(Row):
 
         def frozen(passing: Passing) -> Iterable[bytes]:
             scene.world.clock.advance(_STOPPED)
+            scene.device.come_round()  # in ten minutes it has looked at the time, however busy this machine is
             return (passing.raw,)
 
         attempt = scene.under(on_number(4, frozen), scene.pushing(scene.next))
