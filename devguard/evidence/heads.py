@@ -131,6 +131,11 @@ def torn_note(found: bytes, origin: str, size: int, *, wiped: bool = False) -> b
     return all(byte in _BASE64 if at in anything else byte == form[at] for at, byte in enumerate(kept, start))
 
 
+def note_size(origin: str, size: int) -> int:
+    """Bytes of a note over `size` records."""
+    return len(_form(origin, size)[0])
+
+
 def _form(origin: str, size: int) -> tuple[bytes, frozenset[int]]:
     """A note over `size` records, and the places in it that may hold any character of base64."""
     text = Checkpoint(origin, size, bytes(HASH_SIZE)).text().decode()

@@ -12,7 +12,7 @@ from typing import Final
 from devguard.errors import Malformed, Refused
 from devguard.evidence.checkpoint import Checkpoint
 from devguard.evidence.frame import MAX_FRAME
-from devguard.evidence.heads import Open, torn_note
+from devguard.evidence.heads import Open, note_size, torn_note
 
 MAX_LEFTOVER: Final = 2 * MAX_FRAME  # one append: a header frame and an entry frame
 
@@ -29,5 +29,8 @@ def announced(pending: bytes | None, leftover: int, head: Checkpoint, opened: Op
     try:
         following = opened(pending)
     except (Malformed, Refused):
-        return damage if leftover or not torn_note(pending, head.origin, head.size + 1) else None
+        # A file of its own, not a page: no crash makes it longer than the note that was to stand in it.
+        longest = note_size(head.origin, head.size + 1)
+        torn = len(pending) <= longest and torn_note(pending, head.origin, head.size + 1)
+        return damage if leftover or not torn else None
     return damage if following.size != head.size + 1 or leftover > MAX_LEFTOVER else None

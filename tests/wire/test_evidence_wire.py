@@ -161,6 +161,36 @@ def test_a_log_of_format_1_goes_on_in_format_2_and_says_so(tmp_path: Path, name:
     assert EvidenceLog.open(folder, STATION).size == report.records
 
 
+NEXT_NOTE = b64decode(FORMAT_1["cut off before the rename"]["checkpoint.next"])
+
+
+def test_what_a_crash_leaves_of_a_note_of_format_1_is_no_damage(tmp_path: Path) -> None:
+    folder = old(tmp_path / "log", "five records")
+    for cut in range(len(NEXT_NOTE)):
+        for rest in (b"", bytes(len(NEXT_NOTE) - cut)):
+            (folder / "checkpoint.next").write_bytes(NEXT_NOTE[:cut] + rest)
+            assert verify_log(folder, STATION.key).interrupted
+
+
+@pytest.mark.parametrize("log", ["format 1", "format 2"])
+@pytest.mark.parametrize("change", ["flip", "tail", "zeros", "text"])
+def test_other_bytes_in_the_place_of_a_note_are_damage(tmp_path: Path, log: str, change: str) -> None:
+    if log == "format 1":
+        folder = old(tmp_path / "log", "five records")
+    else:
+        folder = tmp_path / "log"
+        EvidenceLog.open(folder, STATION, clock=lambda: 1100).append(record(200))
+    head = NEXT_NOTE[: NEXT_NOTE.index(b"\n", NEXT_NOTE.index(b"\n") + 1) + 1]
+    changed = {
+        "flip": NEXT_NOTE[:-8] + bytes([NEXT_NOTE[-8] ^ 1]) + NEXT_NOTE[-7:],
+        "tail": head + b"anything at all\n" * 500,
+        "zeros": bytes(len(NEXT_NOTE) + 1),
+        "text": head + b"not base64!",
+    }[change]
+    (folder / "checkpoint.next").write_bytes(changed)
+    assert code_of(folder) == "log.tampered"
+
+
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_changed_byte_of_a_log_of_format_1_is_found(tmp_path: Path, name: str) -> None:
     folder = old(tmp_path / "log", name)
