@@ -7,18 +7,14 @@ that device alone, and like a technician's statement it names the head of the st
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from typing import Any, Final
+from typing import Final
 
-from devguard import wire
 from devguard.cose.keys import CoseKey
-from devguard.cose.sign import read_sign1, sign1
 from devguard.cose.signer import Signer
-from devguard.errors import Malformed
 from devguard.evidence.checkpoint import Checkpoint, parse_text
+from devguard.evidence.named_head import read_fields, sign_fields
 
 TYP: Final = "application/devguard-acknowledgement+cbor"
-FORMAT: Final = 1
-_CODE: Final = "log.tampered"
 _KINDS: Final = (str, bytes, str, int, bytes)
 
 
@@ -35,7 +31,7 @@ class Acknowledgement:
 
     def sign(self, signer: Signer) -> bytes:
         """The acknowledgement as tagged COSE_Sign1 bytes."""
-        return sign1(signer, wire.encode([FORMAT, *astuple(self)]), typ=TYP).encode()
+        return sign_fields(signer, astuple(self), typ=TYP)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -45,9 +41,4 @@ class Acknowledgement:
 
 def read_acknowledgement(data: bytes, key: CoseKey) -> Acknowledgement:
     """The acknowledgement in `data`, if `key` signed it; `Malformed("log.tampered")`, and the COSE room's codes."""
-    items: Any = wire.decode(read_sign1(data, code=_CODE).verify(key, typ=TYP), code=_CODE, max_depth=2)
-    if not isinstance(items, list) or [type(one) for one in items] != [int, *_KINDS] or items[0] != FORMAT:
-        raise Malformed(_CODE, "not an acknowledgement of format 1")
-    made = Acknowledgement(*items[1:])
-    parse_text(made.head)
-    return made
+    return Acknowledgement(*read_fields(data, key, _KINDS, typ=TYP, what="an acknowledgement"))

@@ -8,18 +8,14 @@ is the text of the log's head at that moment, whoever holds the station's key ca
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from typing import Any, Final
+from typing import Final
 
-from devguard import wire
 from devguard.cose.keys import CoseKey
-from devguard.cose.sign import read_sign1, sign1
 from devguard.cose.signer import Signer
-from devguard.errors import Malformed
 from devguard.evidence.checkpoint import Checkpoint, parse_text
+from devguard.evidence.named_head import read_fields, sign_fields
 
 TYP: Final = "application/devguard-push+cbor"
-FORMAT: Final = 1
-_CODE: Final = "log.tampered"
 _KINDS: Final = (str, str, str, bytes, bytes, int, bytes)
 
 
@@ -38,7 +34,7 @@ class PushStatement:
 
     def sign(self, signer: Signer) -> bytes:
         """The statement as tagged COSE_Sign1 bytes."""
-        return sign1(signer, wire.encode([FORMAT, *astuple(self)]), typ=TYP).encode()
+        return sign_fields(signer, astuple(self), typ=TYP)
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -48,9 +44,4 @@ class PushStatement:
 
 def read_push_statement(data: bytes, key: CoseKey) -> PushStatement:
     """The statement in `data`, if `key` signed it; `Malformed("log.tampered")`, and the COSE room's codes."""
-    items: Any = wire.decode(read_sign1(data, code=_CODE).verify(key, typ=TYP), code=_CODE, max_depth=2)
-    if not isinstance(items, list) or [type(one) for one in items] != [int, *_KINDS] or items[0] != FORMAT:
-        raise Malformed(_CODE, "not a technician's statement of format 1")
-    made = PushStatement(*items[1:])
-    parse_text(made.head)
-    return made
+    return PushStatement(*read_fields(data, key, _KINDS, typ=TYP, what="a technician's statement"))
