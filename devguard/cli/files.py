@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from devguard.custody.files import file_error, open_regular
-from devguard.errors import Malformed, Refused
+from devguard.custody.files import file_error, open_regular, read_limited
+from devguard.errors import DevguardError, Malformed, Refused
 
 if TYPE_CHECKING:
     from devguard.grant.claims import Grant
@@ -95,7 +95,6 @@ def open_input(path: Path) -> BinaryIO:
 
 def read_grant_file(path: Path) -> Grant:
     """The grant in a file, read and not judged; what `read_limited` and `read_grant` raise."""
-    from devguard.custody.files import read_limited
     from devguard.grant.claims import read_grant
 
     return read_grant(read_limited(path, GRANT_LIMIT))
@@ -107,6 +106,16 @@ def read_request_file(path: Path) -> GrantRequest:
     from devguard.grant.request import read_request
 
     return read_request(read_limited(path, GRANT_LIMIT))
+
+
+def read_if_there(path: Path, limit: int) -> bytes | None:
+    """What is in a file, at most `limit` bytes; None where there is none. Raises what else `read_limited` raises."""
+    try:
+        return read_limited(path, limit)
+    except DevguardError as error:
+        if error.code != "file.missing":
+            raise
+        return None
 
 
 def payload_reader(file: BinaryIO, envelope: Envelope, name: str) -> SliceReader | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from devguard import wire
+from devguard.cli.files import read_if_there
 from devguard.custody.files import file_error, read_limited, sync_folder, write_atomic
 from devguard.custody.locks import locked
 from devguard.errors import DevguardError, Malformed, Refused
@@ -113,15 +114,6 @@ def _is_spent(value: object) -> bool:
     return isinstance(value, list) and [type(item) for item in value] == [bytes, int, int]
 
 
-def _read(path: Path) -> bytes | None:
-    try:
-        return read_limited(path, LIMIT)
-    except DevguardError as error:
-        if error.code != "file.missing":
-            raise
-        return None
-
-
 def _mine(data: bytes | None, origin: str) -> Memory | None:
     """The memory in `data` if it parses and belongs to this station."""
     if data is None:
@@ -144,7 +136,7 @@ def origin(home: Home) -> str | None:
 
 def peek(home: Home) -> Memory | None:
     """The memory as it lies on disk, not compared with the log; None where this station has none."""
-    data, mine = _read(home.memory_file), origin(home)
+    data, mine = read_if_there(home.memory_file, LIMIT), origin(home)
     return _mine(data, mine) if mine is not None else None
 
 
@@ -168,7 +160,7 @@ def recall(home: Home, mine: str) -> Memory:
 
 
 def _stored(home: Home) -> tuple[bytes | None, bytes | None]:
-    return _read(home.memory_file), _read(home.memory_file.with_suffix(".next"))
+    return read_if_there(home.memory_file, LIMIT), read_if_there(home.memory_file.with_suffix(".next"), LIMIT)
 
 
 def _vouched(home: Home, mine: str, stored: bytes | None, pending: bytes | None) -> Memory:
@@ -203,7 +195,7 @@ def check_trust(home: Home, document: TrustDocument, memory: Memory | None = Non
     if memory is None or memory.trust_digest is None or memory.trust_digest == document.digest:
         return
     _check_newer(memory, document)
-    if _walked(memory, document, lambda number: _read(home.trust_version(number))) != document.digest:
+    if _walked(memory, document, lambda number: read_if_there(home.trust_version(number), LIMIT)) != document.digest:
         raise Refused(_CODE, f"the current document is another version {document.version} than the one kept")
 
 
@@ -221,8 +213,8 @@ def check_given(home: Home, document: TrustDocument, data: bytes, beside: Path) 
     def document_of(number: int) -> bytes | None:
         if number == document.version:
             return data
-        kept = _read(home.trust_version(number))
-        return kept if kept is not None else _read(beside / f"{number}.trust")
+        kept = read_if_there(home.trust_version(number), LIMIT)
+        return kept if kept is not None else read_if_there(beside / f"{number}.trust", LIMIT)
 
     _walked(memory, document, document_of)
 
@@ -271,7 +263,7 @@ def _known_root(home: Home, document: TrustDocument) -> bool:
 
 def _observed(home: Home, memory: Memory) -> Memory:
     """With the home's current trust document, when that is new and rightly so."""
-    data = _read(home.trust_file)
+    data = read_if_there(home.trust_file, LIMIT)
     if data is None:
         return memory
     from devguard.cose.sign import read_sign
@@ -309,7 +301,7 @@ def append(
         after = _observed(home, before).with_time(now)
         after = change(after) if change is not None else after
         path = home.memory_file
-        data = _read(path)
+        data = read_if_there(path, LIMIT)
         changed = after != before or accept is not None or data is None or _mine(data, mine) != before
         if changed:
             data = replace(after, records=log.size).encode()

@@ -14,11 +14,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from devguard.cli.files import read_if_there
 from devguard.cli.memory import origin, recall
 from devguard.cli.times import iso
-from devguard.custody.files import file_error, read_limited, sync_folder, write_atomic
+from devguard.custody.files import file_error, sync_folder, write_atomic
 from devguard.custody.locks import locked
-from devguard.errors import DevguardError, Refused
+from devguard.errors import Refused
 from devguard.grant.roster import MAX_ROSTER, decode_roster, encode_roster
 from devguard.grant.technicians import Roster
 
@@ -61,7 +62,7 @@ def look(home: Home) -> Roster:
 
 def digest_of(home: Home) -> bytes | None:
     """The digest of the list that lies there, when it is one."""
-    data = _read(home.technicians_file)
+    data = read_if_there(home.technicians_file, MAX_ROSTER)
     if data is None:
         return None
     decode_roster(data)
@@ -70,26 +71,17 @@ def digest_of(home: Home) -> bytes | None:
 
 def _listed(home: Home, memory: Memory | None) -> Roster:
     path = home.technicians_file
-    stored = _read(path)
+    stored = read_if_there(path, MAX_ROSTER)
     wanted = None if memory is None else memory.technicians
     if wanted is None and stored is None:
         return Roster()
-    for data in (stored, _read(path.with_suffix(".next"))):
+    for data in (stored, read_if_there(path.with_suffix(".next"), MAX_ROSTER)):
         if data is not None and hashlib.sha256(data).digest() == wanted:
             return decode_roster(data)
     what = "is missing" if stored is None else "is not the one this station's memory names"
     raise Refused(
         "trust.rollback", f"{path.name} {what}", "find out who put it there; then `devguard trust recover --help`"
     )
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return read_limited(path, MAX_ROSTER)
-    except DevguardError as error:
-        if error.code != "file.missing":
-            raise
-        return None
 
 
 @dataclass(slots=True)
@@ -120,7 +112,7 @@ def changing(note: Note) -> Iterator[Change]:
         note.recall()
         roster = roster_of(note)
         wanted = None if note.memory is None else note.memory.technicians
-        if wanted is not None and hashlib.sha256(_read(path) or b"").digest() != wanted:
+        if wanted is not None and hashlib.sha256(read_if_there(path, MAX_ROSTER) or b"").digest() != wanted:
             _settle(path)  # somebody was cut off before the last step; their list is the one that counts
         yield Change(note, roster)
 
