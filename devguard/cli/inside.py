@@ -101,7 +101,7 @@ def check_inside(
     not looked over without a snapshot. Raises `Refused`: `sbom.*`, `release.vulnerable`; what reading the files raises.
     """
     from devguard.cli.support import note_parts
-    from devguard.sbom.judge import check_digest
+    from devguard.sbom.judge import signed_bill
 
     asks = trust is not None and trust.require_sbom
     if wish["known_exploited"] is None:
@@ -118,11 +118,10 @@ def check_inside(
     if bill is None and signed is None and not asks:
         invocation.note("no bill of materials is signed in this release: nothing says what is inside")
         return
-    check_digest(bill, signed)
-    if bill is not None:
-        note_parts(note, bill)
-        found = look(bill, wish, trust=trust, now=invocation.now())
-        note.details["inside"] = f"{len(bill.parts)} parts by {'; '.join(found.knowledge)}"[:200]
-        for one in found.findings:
-            invocation.note(("refused: " if one.refuses else "known: ") + one.text)
-        found.require()
+    inside = signed_bill(bill, signed)
+    note_parts(note, inside)
+    found = look(inside, wish, trust=trust, now=invocation.now())
+    note.details["inside"] = f"{len(inside.parts)} parts by {'; '.join(found.knowledge)}"[:200]
+    for one in found.findings:
+        invocation.note(("refused: " if one.refuses else "known: ") + one.text)
+    found.require()

@@ -76,7 +76,7 @@ def bill_of_release(file: Path, given: Path | None) -> tuple[Bill, Support]:
     from devguard.manifest.envelope import read_envelope
     from devguard.manifest.release import release_facts
     from devguard.sbom.bom import MAX_BILL, read_bill
-    from devguard.sbom.judge import check_digest
+    from devguard.sbom.judge import signed_bill
 
     if file.suffix == ".toml":
         wanted = parse_description(read_limited(file, 1 << 20))
@@ -90,11 +90,7 @@ def bill_of_release(file: Path, given: Path | None) -> tuple[Bill, Support]:
     with open_input(file) as stream:
         envelope = read_envelope(stream)
         signed = release_facts(envelope).sbom_digest
-    bill = bill_of(file, given)
-    check_digest(bill, signed)
-    if bill is None:  # check_digest has refused
-        raise Refused("sbom.missing", "no bill of materials")
-    return bill, support_of(envelope)
+    return signed_bill(bill_of(file, given), signed), support_of(envelope)
 
 
 def _shown(found: Inside) -> dict[str, Any]:

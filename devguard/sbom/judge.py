@@ -100,8 +100,8 @@ def _last(said: Iterable[Statement]) -> Statement | None:
     return max(words, key=lambda one: (one.issued, one.status is Status.AFFECTED)) if words else None
 
 
-def check_digest(bill: Bill | None, signed: bytes | None) -> None:
-    """Return when `bill` is the one that the manifest's `signed` SHA-256 names.
+def signed_bill(bill: Bill | None, signed: bytes | None) -> Bill:
+    """`bill`, when it is the one that the manifest's `signed` SHA-256 names.
 
     Raises `Refused`: `sbom.missing` when the release names none, or the file was not brought; `sbom.digest` otherwise.
     """
@@ -115,3 +115,4 @@ def check_digest(bill: Bill | None, signed: bytes | None) -> None:
         raise Refused(
             "sbom.digest", f"the bill is {bill.digest.hex()[:16]}..., the release signs {signed.hex()[:16]}..."
         )
+    return bill

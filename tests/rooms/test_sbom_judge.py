@@ -14,7 +14,7 @@ from devguard.cose.roles import RoleName
 from devguard.cose.sign import TYP_GRANT, read_sign1, sign1
 from devguard.errors import DevguardError, Refused
 from devguard.sbom.bom import Part, read_bill
-from devguard.sbom.judge import Inside, check_digest, look_inside
+from devguard.sbom.judge import Inside, look_inside, signed_bill
 from devguard.sbom.match import semver, touches
 from devguard.sbom.snapshot import Affected, read_advisories, read_catalogue
 from devguard.sbom.vex import Justification, Statement, Status, read_statements, sign_statements
@@ -144,14 +144,14 @@ def test_support_that_ended_or_is_not_said() -> None:
 
 def test_the_bill_has_to_be_the_signed_one() -> None:
     given = read_bill(bill(TLS))
-    check_digest(given, given.digest)
+    assert signed_bill(given, given.digest) is given
     for held, signed, code in (
         (given, bytes(32), "sbom.digest"),
         (None, bytes(32), "sbom.missing"),
         (given, None, "sbom.missing"),
     ):
         with pytest.raises(Refused) as caught:
-            check_digest(held, signed)
+            signed_bill(held, signed)
         assert caught.value.code == code
 
 
