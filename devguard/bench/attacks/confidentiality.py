@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from devguard import wire
 from devguard.bench.attacks.on_disk import DeviceOnDisk
+from devguard.bench.attacks.oracle import PATIENCE
 from devguard.bench.attacks.row import Attacker, Row
 from devguard.bench.attacks.scene import Attempt, By, Scene
 from devguard.bench.attacks.vendor import HOUR, IMAGE_SIZE, PEOPLE, TECHNICIANS
@@ -29,7 +30,6 @@ _MARKERS: Final = 32
 _MARKER_SIZE: Final = 16
 _QUIET: Final = 1.0
 _NAMES: Final = ("/", "../../etc/passwd", "slot0", "key", "settings", "log", "\\\\server\\share", "x" * 300)
-_PATIENCE: Final = 5.0
 
 
 class Listening(Row):
@@ -85,16 +85,15 @@ class ReadBack(Row):
         ]
         half = wanted // 2
         scene.comes_to_nothing("in clear", functools.partial(self._clear, scene, messages[:half], answers))
-        scene.world.clock.advance(_PATIENCE)
+        scene.world.clock.advance(PATIENCE)
         scene.comes_to_nothing("in a session", functools.partial(self._sealed, scene, messages[half:], answers))
-        secrets = [scene.device.backend.read(scene.world.model.layout.primary.base, 1 << 13)[at : at + 16]
-                   for at in range(0, 1 << 13, 512)]  # fmt: skip
-        secrets = [one for one in secrets if len(set(one)) > 4]
+        image = scene.current.image
+        secrets = [image[at : at + _MARKER_SIZE] for at in range(0, len(image) - _MARKER_SIZE, 512)]
         scene.holds("no byte of the image came out", not any(one in answer for one in secrets for answer in answers))
         scene.holds("every answer is short", all(len(answer) <= 200 for answer in answers))
         scene.holds("every answer in a session is a refusal", all(map(_is_refusal, self._inside)))
         scene.holds("and ends it", self._ended(scene, messages[0]))
-        scene.world.clock.advance(_PATIENCE)
+        scene.world.clock.advance(PATIENCE)
         scene.goes_through("an honest push", scene.pushing(scene.file(scene.next)))
 
     @staticmethod

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from devguard.bench.attacks.glitch import Glitch, instrumented
+from devguard.bench.attacks.oracle import PATIENCE
 from devguard.bench.attacks.rollback import preplace
 from devguard.bench.attacks.row import Attacker, Row
 from devguard.bench.attacks.scene import Scene
@@ -94,7 +95,7 @@ def _install(scene: Scene, build: Build) -> None:
         yield Send(encode_message(Reboot()), sealed=True)
         yield Flush()
 
-    scene.world.clock.advance(5)
+    scene.world.clock.advance(PATIENCE)
     try:
         with scene.device.hurry():
             scene.play(script())

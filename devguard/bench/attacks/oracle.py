@@ -23,7 +23,7 @@ from devguard.bench.stage import Build
 from devguard.bench.tap import LineTap
 
 Attempt = Callable[[], str | None]
-_PATIENCE: Final = 5.0  # longer than any device backs off after failed handshakes
+PATIENCE: Final = 5.0  # longer than any device backs off after failed handshakes
 
 
 class By(enum.Enum):
@@ -83,7 +83,7 @@ class Oracles:
         refused. `allowed`: what of the state it may change all the same; `device`: the code in the device's own log,
         where the line keeps it from the host."""
         if not self.world.outside:
-            self.world.clock.advance(_PATIENCE)
+            self.world.clock.advance(PATIENCE)
         before = self.look()
         silent = self.tap.moved[0]
         code = attempt()

@@ -17,6 +17,7 @@ from cobs import cobs
 from devguard import wire
 from devguard.bench.attacks import bundles, fragments, order
 from devguard.bench.attacks.meddle import forged, noisy, on_number
+from devguard.bench.attacks.oracle import PATIENCE
 from devguard.bench.attacks.row import Attacker, Row
 from devguard.bench.attacks.scene import Attempt, By, Scene
 from devguard.bench.attacks.state import ACCEPTED_OFFER, INSTALLED
@@ -63,7 +64,7 @@ class Numbers(Row):
             found = _read_all(itertools.chain(frames, _mutated(frames_of(heard), chance, count)))
         scene.holds(f"{found} of them were frames, and no error was not devguard's own", found > count // 4)
         scene.comes_to_nothing("fields in clear", functools.partial(self._in_clear, scene))
-        scene.world.clock.advance(5)
+        scene.world.clock.advance(PATIENCE)
         for what, attempt, codes in self._in_a_session(scene):
             scene.refuses(what, attempt, *codes, by=By.DEVICE_ALONE, allowed=ACCEPTED_OFFER)
         self._at_the_host(scene, frames)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from devguard.bench.attacks.oracle import Attempt
+from devguard.bench.attacks.oracle import PATIENCE, Attempt
 from devguard.bench.attacks.row import Attacker, Row
 from devguard.bench.attacks.scene import By, Scene
 from devguard.bench.attacks.state import ACCEPTED_OFFER
@@ -18,7 +18,6 @@ from devguard.bench.stage import Build
 from devguard.cose.algorithms import Algorithm
 from devguard.cose.sign import Signer
 from devguard.custody.memory import MemorySigner
-from devguard.errors import DevguardError
 from devguard.grant.claims import Action, Grant
 from devguard.manifest.description import Safety
 from devguard.manifest.model import Clock
@@ -72,14 +71,10 @@ class Leaver(Row):
     def _elsewhere(scene: Scene, held: Grant) -> None:
         """At a bench that heard nothing of it: until any grant of the next epoch has been seen by the device."""
         colleague = scene.bench(scene.grant("second", epoch=1), "second")
-        seen = scene.hostile(lambda: _visit(colleague))
+        seen = scene.hostile(lambda: connect(colleague))
         scene.goes_through("a colleague's visit carries the next epoch to the device", seen)
         scene.refuses("the leaver afterwards, on a host of their own", scene.offering(scene.next, held),
                       "grant.revoked", by=By.DEVICE_ALONE)  # fmt: skip
-
-
-def _visit(bench: Any) -> Script[Connected]:
-    return (yield from connect(bench))
 
 
 Approve = Callable[[Connected, Grant], tuple[bytes, bytes]]
@@ -122,7 +117,7 @@ class SelfApproval(Row):
                           by=By.DEVICE_ALONE)  # fmt: skip
         self._pushed(scene, build)
         good = self._approval(scene, build, scene.signer("second"), scene.grant("second"))
-        scene.world.clock.advance(5)
+        scene.world.clock.advance(PATIENCE)
         scene.goes_through("two persons", self._offering(scene, build, good))
 
     @staticmethod
@@ -206,7 +201,7 @@ class UsedTwice(Row):
         scene.refuses("again at the station", again, "grant.replay", by=By.OFFLINE)
         other = scene.another("X-4712")
         before = other.snapshot()
-        elsewhere = self._at(scene, newer, single, other.port)
+        elsewhere = scene.hostile(lambda: offer_unjudged(scene.bench(single), scene.offer(newer)), other.port)
         scene.holds("refused by another device", elsewhere() == "grant.scope")
         scene.holds("which stays as it was", not before.differences(other.snapshot()))
         scene.again()
@@ -229,17 +224,6 @@ class UsedTwice(Row):
     @staticmethod
     def _offering(scene: Scene, build: Build, grant: Grant) -> Attempt:
         return scene.hostile(lambda: accepted(scene.bench(grant), scene.offer(build), scene.approval(build, grant)))
-
-    @staticmethod
-    def _at(scene: Scene, build: Build, grant: Grant, port: str) -> Attempt:
-        def attempt() -> str | None:
-            try:
-                scene.play(offer_unjudged(scene.bench(grant), scene.offer(build)), port)
-            except DevguardError as error:
-                return error.code
-            return None
-
-        return attempt
 
     def _race(self, scene: Scene) -> None:
         """Two hosts with the same grant: the first that is accepted has it, for its release alone."""

@@ -108,12 +108,13 @@ class Scene(Oracles):
         """A command of the host program as an attempt."""
         return lambda: _code(self.run(*args, env=env))
 
-    def hostile(self, script: Callable[[], Script[Any]]) -> Attempt:
-        """A script of a host that checks nothing, as an attempt; what the device refuses comes out as its code."""
+    def hostile(self, script: Callable[[], Script[Any]], port: str | None = None) -> Attempt:
+        """A script of a host that checks nothing, as an attempt; a refusal of the device, or of whatever is on `port`,
+        comes out as its code."""
 
         def attempt() -> str | None:
             try:
-                self.play(taking_leave(script()))
+                self.play(taking_leave(script()), port)
             except DevguardError as error:
                 return error.code
             return None

@@ -121,7 +121,8 @@ class KnownExploited(Row):
         push = functools.partial(scene.pushing, suit, "--known-exploited")
         scene.refuses("pushed without the statement", push(listed), "release.vulnerable", by=By.OFFLINE)
         scene.goes_through("pushed with it", push(listed, "--vex", harmless))
-        scene.holds("and by a catalogue that knows nothing of it", quiet.is_file())
+        check = scene.commanding("release", "check", suit, "--known-exploited", quiet)
+        scene.goes_through("looked into with a catalogue that knows nothing of it", check)
 
     def _built(self, scene: Scene) -> Path:
         """A description with a bill of materials, built as a vendor does; nobody has signed it yet."""
