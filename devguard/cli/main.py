@@ -105,12 +105,22 @@ def run(args: list[str], invocation: Invocation) -> int:
         click.echo(f"hint: {hint} --help", err=True)
         return Exit.USAGE
     except (KeyboardInterrupt, click.exceptions.Abort):
+        _take_interrupt()
         click.echo("\nerror: interrupted; state is safe, nothing is half-written", err=True)
         return Exit.INTERRUPTED
     except BrokenPipeError:
         return Exit.RETRY  # cut off before the end: nothing may read this as done
     except Exception as error:  # noqa: BLE001 (the one place: a bug must not look like an answer)
         return _bug(error, invocation)
+
+
+def _take_interrupt() -> None:
+    """Tell the interpreter that the interrupt was caught.
+
+    One that comes while a string is executed (a dataclass being made by an import) is remembered as not caught, and
+    `python -m` then ends by the signal instead of with our status. The next string executed clears that memory.
+    """
+    exec("pass")  # noqa: S102
 
 
 def _bug(error: Exception, invocation: Invocation) -> int:

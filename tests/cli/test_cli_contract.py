@@ -413,3 +413,14 @@ def test_a_reader_that_goes_away_makes_no_yes(world: World, home: Path) -> None:
     assert "Traceback" not in process.stderr.read()
     assert process.wait(timeout=30) in (1, 3)
     process.stderr.close()
+
+
+@pytest.mark.parametrize("where", ["raise KeyboardInterrupt", "exec('raise KeyboardInterrupt')"])
+def test_an_interrupt_ends_with_its_status_wherever_it_comes(tmp_path: Path, where: str) -> None:
+    """Also in a string being executed, as every dataclass that an import makes is: `python -m` died of the signal."""
+    (tmp_path / "interrupted.py").write_text(
+        f"from devguard.cli import main\ndef run(**_):\n    {where}\nmain.devguard.main = run\nmain.main([])\n"
+    )
+    told = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (told.returncode, told.stdout) == (130, "")
+    assert "interrupted; state is safe" in told.stderr
