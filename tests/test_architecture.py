@@ -16,7 +16,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "devguard"
 ROOMS = """
 errors wire cose custody image manifest trust sbom shelf verdict grant evidence session link packets device
-ledger bench console cli
+ledger campaign bench console cli
 """.split()  # noqa: SIM905 (a line is easier to reorder than a list)
 ORDER = {room: index for index, room in enumerate(ROOMS)} | {"_codes": -1}
 PURE = {"wire", "cose", "manifest", "trust", "verdict", "grant", "session"}

@@ -37,6 +37,7 @@ class Sweep:
         self.tally = Tally()
         self.memo = Memo(on=plan.shortcut)
         self._judge = Judge(world, scene, self.memo)
+        self._counted: set[int] = set()
 
     def play(self) -> Tally:
         """Play the scene once, cut it everywhere."""
@@ -58,7 +59,7 @@ class Sweep:
         depends on. `depth`: cuts that came before. `wanted`: the release to push in the end."""
 
         def run() -> Found[Tally]:
-            tally = Tally()
+            tally, pairs = Tally(), self.tally.pairs
             self.tally.runs += 1
             cutter = Cutter(self, tally, depth) if depth < 2 and self.plan.second else None
             machine = Machine(self.world, state, self.scene.conduct(), cutter)
@@ -73,9 +74,18 @@ class Sweep:
                 needed |= more - owned
                 if problem:
                     tally.blame("push_failed", f"{self.scene.name}: {problem}")
+            self._count_once(state, needed, pairs)
             return tally, needed
 
         return self.memo.once(("recover", depth), state, run)
+
+    def _count_once(self, state: State, needed: set[int], before: int) -> None:
+        """The pairs of a recovery count once, also where the memory was too short and it was run again."""
+        looked_at = tuple((sector, state.flash.value(sector)) for sector in sorted(needed))
+        which = hash((self.memo.encoded(state.counters), state.trust, looked_at))
+        if which in self._counted:
+            self.tally.pairs = before
+        self._counted.add(which)
 
     def _fingerprint(self, machine: Machine) -> int:
         """Of what a recovery begins with, as far as it looks at it in any case: counters and journal."""
@@ -111,7 +121,8 @@ class Sweep:
                     machine.rotate(2)
                 machine.push(way.release, patched=way.patched)
             except DevguardError as error:
-                return f"the next push was refused: {error.code}: {error.message}", set()
+                problem = f"the next push was refused: {error.code}: {error.message}"
+                return problem, machine.backend.looked_at
             rested = self.world.number_of(machine.load().sealed) == number
             problem, more = self._settle(machine.state(), way.release)
             problem = problem or ("" if rested else "the device did not rest")

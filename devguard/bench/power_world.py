@@ -23,7 +23,7 @@ from devguard.device.flash import FlashGeometry, FlashMemory, Operation, Tear
 from devguard.device.header import SlotHeader
 from devguard.device.layout import Layout
 from devguard.device.models import Model
-from devguard.device.node import DeviceNode, Surroundings
+from devguard.device.node import MAX_DELAY, DeviceNode, Surroundings
 from devguard.device.therapy import decode_therapy, new_therapy
 from devguard.image.delta import patch_in_place
 from devguard.manifest.envelope import sever
@@ -182,6 +182,7 @@ class Machine:
         self.conduct = conduct
         self.trust = state.trust
         self._watcher = watcher
+        self._waited = 0.0
         self._counters = state.counters
         layout = world.model.layout
         self.backend = TrackedBackend(state.flash, layout.sector_size, world.sectors())
@@ -207,7 +208,9 @@ class Machine:
 
     def _surroundings(self) -> Surroundings:
         after = HOUR * self.conduct.hours
-        return Surroundings(lambda: NOW + after, lambda: float(after), lambda: 100, stream("machine"), self._self_test)
+        return Surroundings(
+            lambda: NOW + after, lambda: after + self._waited, lambda: 100, stream("machine"), self._self_test
+        )
 
     def _self_test(self) -> bool:
         self.conduct.at_self_test()
@@ -238,7 +241,8 @@ class Machine:
     # what benches do to it
 
     def greet(self) -> Attendant:
-        """A session of the first technician, who has proved the key."""
+        """A session of the first technician, who has waited as long as a device may ask, and has proved the key."""
+        self._waited += MAX_DELAY
         attendant = self.node.attend()
         attendant.handshake_begins()
         attendant.judge_technician(self.world.grants[0])

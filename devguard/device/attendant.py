@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 SECONDARY: Final = 1
 TRUST_TOO_OLD: Final = ("key.unknown", "trust.expired")
-_ACCEPTED: Final = {Action.UPDATE: "accepted", Action.RECOVER: "recover-accepted"}
+MAX_OFFERS: Final = 8  # a bench needs two: the second where its patch came to nothing
+ACCEPTED: Final = {Action.UPDATE: "accepted", Action.RECOVER: "recover-accepted"}
 
 
 class Attendant:
@@ -53,6 +54,7 @@ class Attendant:
         self._accepted: tuple[Release, bytes, tuple[CheckedGrant, ...]] | None = None
         self._cwt = b""
         self._offered = b""  # the manifest digest of what is being judged
+        self._offers = 0
         self._session_id = b""
         self._limit: DevguardError | None = None
         self._document = bytearray()  # of a chain of trust documents: what has come of the next
@@ -252,6 +254,9 @@ class Attendant:
     def _accept(self, action: Action, envelope: bytes, judge: Callable[[bytes], Release]) -> Accept:
         first = self._granted(action)
         first.still_valid(self._node.now())
+        self._offers += 1
+        if self._offers > MAX_OFFERS:
+            raise Refused("device.busy", f"{MAX_OFFERS} offers in one conversation; begin another, the device may wait")
         self._offered = parse_offer(envelope).manifest_digest
         release = judge(envelope)
         act = Act.on(action, release)
@@ -259,8 +264,9 @@ class Attendant:
         self._node.check_ready(release)
         self._spent(used, act)  # whether the uses can be remembered at all is asked before the slot is erased
         offset = self._node.loader.prepare(release.manifest_digest, release.size, self._node.steady())
-        self._spend(used, act, _ACCEPTED[action])
+        self._spend(used, act, ACCEPTED[action])
         self._accepted, self._offered = (release, envelope, used), b""
+        self._node.offer_taken()
         link, running = self._node.model.link, self._node.loader.result.header
         source = running.digest if running is not None else bytes(32)
         taken = (Encoding.DELTA, Encoding.COMPRESSED) if running is not None else (Encoding.COMPRESSED,)

@@ -13,7 +13,7 @@ from typing import Final
 
 from devguard.cose.keys import CoseKey
 from devguard.cose.sign import Signer
-from devguard.device.attendant import Attendant
+from devguard.device.attendant import ACCEPTED, Attendant
 from devguard.device.bootloader import Bootloader, BootResult, BootState
 from devguard.device.counters import Counters, CounterStore
 from devguard.device.erase import ERASED
@@ -52,11 +52,12 @@ def handshake_delay(failed: int) -> float:
 
 def back_off(counters: Counters) -> float:
     """Seconds before the next handshake, as far as the counters tell: after handshakes that failed, and after offers
-    that were refused since the last confirmed update. Whoever holds a good grant cannot make a device check signatures
-    without end either."""
+    since the last confirmed update, refused or taken and given up. Whoever holds a good grant cannot make a device
+    check signatures without end either."""
     since = takewhile(lambda event: event.name != "confirmed", reversed(counters.audit.events))
-    refused = sum(event.name == "refused" and event.subject != b"" for event in since)
-    return handshake_delay(max(counters.failed_handshakes, refused - FREE_OFFERS + FREE_HANDSHAKES))
+    taken = tuple(ACCEPTED.values())
+    offers = sum(event.name in taken or (event.name == "refused" and event.subject != b"") for event in since)
+    return handshake_delay(max(counters.failed_handshakes, offers - FREE_OFFERS + FREE_HANDSHAKES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,7 @@ class DeviceNode:
 
     def handshake_begins(self) -> None:
         """Back-off before public-key work after failed handshakes: 0, 0, 0, 1, 2, 4, 4 ... seconds, for everybody; and
-        from the ninth refused offer on."""
+        from the ninth offer without a confirmed update on."""
         if self.erased:
             raise Refused("device.decommissioned", "the device has erased itself; the factory enrols it anew")
         wait = self._delay_until - self.around.uptime()
@@ -316,7 +317,14 @@ class DeviceNode:
             counters = counters.event(self.now(), "refused", code, offered)
             self.store.save(counters)
         if offered:
-            self._delay_until = max(self._delay_until, self.around.uptime() + back_off(counters))
+            self._wait(counters)
+
+    def offer_taken(self) -> None:
+        """An offer was accepted, and noted: most are, and then given up, where somebody drains the battery."""
+        self._wait(self.store.load())
+
+    def _wait(self, counters: Counters) -> None:
+        self._delay_until = max(self._delay_until, self.around.uptime() + back_off(counters))
 
     def signer_beside(self, key: CoseKey) -> Signer:
         """The device's own key of the kind of `key`: what a session with that key has proved, and no other."""
