@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from needs import missing
 from softhsm import Tokens, absent
 
 settings.register_profile(
@@ -20,13 +21,6 @@ settings.register_profile(
 settings.load_profile(os.environ.get("DEVGUARD_HYPOTHESIS", "devguard"))
 
 ROOT = Path(__file__).resolve().parent.parent
-
-
-def missing(what: str) -> None:
-    """Skip the running test because something it needs is not on this machine; in CI that is a failure."""
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} (in CI this may not be missing)")
-    pytest.skip(what)
 
 
 @pytest.fixture(scope="session")

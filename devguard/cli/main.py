@@ -37,6 +37,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "advisory": (f"{_CLI}.advisory", "advisory", "Security advisories on a release, begun for people to complete."),
     "fleet": (f"{_CLI}.fleet", "fleet", "What runs on which device, how far behind, supported until when."),
     "mds2": (f"{_CLI}.mds2", "mds2", "What a hospital asks of a device's security, answered from this configuration."),
+    "serve": (f"{_CLI}.serve", "serve", "The bench as a web page: verify, push, see; and who may sign in."),
     "evidence": (f"{_CLI}.evidence", "evidence", "Show and verify the evidence log."),
     "bench": (f"{_CLI}.bench", "bench", "Measure the link and the flash on emulated devices."),
 }

@@ -10,6 +10,7 @@ from typing import Final
 
 _BY_AREA: Final = {
     "advisory": "new",
+    "console": "enrol link register remove serve",
     "device": "acknowledge decommission decommission-begun enrol enrol-begun info log log-begun report",
     "evidence": "export format recover witness",
     "grant": "check delegate issue request revoke sign",

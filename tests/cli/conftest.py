@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from browser import chromium, serving, tab
 from cli_support import PASSPHRASE, World
 from devguard.custody import pkcs8
+
+__all__ = ["chromium", "serving", "tab"]  # fixtures that live in tests/browser.py
 
 
 @pytest.fixture(scope="session")

@@ -421,6 +421,8 @@ def test_an_interrupt_ends_with_its_status_wherever_it_comes(tmp_path: Path, whe
     (tmp_path / "interrupted.py").write_text(
         f"from devguard.cli import main\ndef run(**_):\n    {where}\nmain.devguard.main = run\nmain.main([])\n"
     )
-    told = subprocess.run([sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    told = subprocess.run(
+        [sys.executable, "-m", "interrupted"], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
     assert (told.returncode, told.stdout) == (130, "")
     assert "interrupted; state is safe" in told.stderr

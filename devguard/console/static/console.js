@@ -1,0 +1,89 @@
+// The console's own script. Elements say what they want with data- attributes; without it every page still works,
+// but for signing in with a key, which browsers offer to scripts only.
+
+const token = () => document.querySelector('meta[name="csrf"]')?.content ?? "";
+
+/** POST JSON; the answer's object, or an Error that carries the refusal's code and hint. */
+export async function post(path, data) {
+  const answer = await fetch(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", Accept: "application/json", "X-CSRF-Token": token() },
+    body: JSON.stringify(data),
+  });
+  const said = await answer.json();
+  if (!answer.ok) {
+    const fault = said.error ?? { code: String(answer.status), message: "", hint: "" };
+    throw Object.assign(new Error(`${fault.code}: ${fault.message}`), fault);
+  }
+  return said;
+}
+
+// Bytes of WebAuthn as base64url, both ways.
+const bytes = (text) => Uint8Array.from(atob(text.replace(/-/g, "+").replace(/_/g, "/")), (c) => c.charCodeAt(0));
+const text = (buffer) =>
+  btoa(String.fromCharCode(...new Uint8Array(buffer))).replace(/\+/g, "-").replace(/\//g, "_").replace(/=+$/, "");
+
+function passkey(box) {
+  const answer = box.querySelector("[data-answer]");
+  const button = box.querySelector("[data-go]");
+  const way = box.dataset.passkey === "enrol" ? register : signIn;
+  button.addEventListener("click", async () => {
+    answer.textContent = "";
+    if (!window.PublicKeyCredential) {
+      answer.textContent = box.dataset.unable;
+      return;
+    }
+    button.disabled = true;
+    try {
+      location.assign((await way(box)).go);
+    } catch (error) {
+      answer.textContent = `${box.dataset.failed} ${error.message}`;
+    } finally {
+      button.disabled = false;
+    }
+  });
+}
+
+async function signIn() {
+  const options = await post("/sign-in/options", {});
+  options.challenge = bytes(options.challenge);
+  const made = await navigator.credentials.get({ publicKey: options });
+  return post("/sign-in", {
+    id: made.id,
+    rawId: text(made.rawId),
+    type: made.type,
+    response: {
+      clientDataJSON: text(made.response.clientDataJSON),
+      authenticatorData: text(made.response.authenticatorData),
+      signature: text(made.response.signature),
+      userHandle: made.response.userHandle ? text(made.response.userHandle) : null,
+    },
+  });
+}
+
+async function register(box) {
+  const ticket = box.dataset.ticket;
+  const options = await post("/enrol/options", { ticket });
+  options.challenge = bytes(options.challenge);
+  options.user.id = bytes(options.user.id);
+  for (const one of options.excludeCredentials ?? []) one.id = bytes(one.id);
+  const made = await navigator.credentials.create({ publicKey: options });
+  return post("/enrol", {
+    ticket,
+    reply: {
+      id: made.id,
+      rawId: text(made.rawId),
+      type: made.type,
+      response: {
+        clientDataJSON: text(made.response.clientDataJSON),
+        attestationObject: text(made.response.attestationObject),
+        transports: made.response.getTransports?.() ?? [],
+      },
+    },
+  });
+}
+
+const WANTS = { passkey };
+for (const [name, start] of Object.entries(WANTS)) {
+  for (const element of document.querySelectorAll(`[data-${name}]`)) start(element);
+}
