@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+import postgres as postgresql
 from needs import missing
 from softhsm import Tokens, absent
+
+if TYPE_CHECKING:
+    from devguard.ledger.store import Store
 
 settings.register_profile(
     "devguard", deadline=None, derandomize=True, max_examples=60, suppress_health_check=[HealthCheck.too_slow]
@@ -48,3 +54,41 @@ def tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tokens:
     if lacking is not None:
         missing(lacking)
     return Tokens(tmp_path / "softhsm", monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[postgresql.Server]:
+    """A PostgreSQL server of this test process; the test skips, saying so, where it is not installed."""
+    lacking = postgresql.absent()
+    if lacking is not None:
+        missing(lacking)
+    with postgresql.server() as one:
+        yield one
+
+
+@pytest.fixture
+def postgres_url(postgres: postgresql.Server) -> Iterator[str]:
+    """The URL of a store on PostgreSQL with the tables of this devguard and nothing in them."""
+    url = postgres.ledger()
+    yield url
+    postgres.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty store: each test that asks for it runs on both databases."""
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("postgres_url")
+        return url
+    from devguard.ledger.store import store_url
+
+    return store_url(tmp_path / "home", {})
+
+
+@pytest.fixture
+def store(ledger_url: str) -> Iterator[Store]:
+    """An open store, on both databases in turn."""
+    from devguard.ledger.store import Store
+
+    with Store.open(ledger_url) as one:
+        yield one

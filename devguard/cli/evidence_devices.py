@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from devguard.cli.context import Invocation
-from devguard.cli.evidence_inside import Inside, type_of
+from devguard.cli.evidence_inside import Inside
 from devguard.cli.evidence_keys import read_text, station_of
 from devguard.cli.times import iso
 from devguard.errors import Malformed, Refused
 from devguard.evidence.frame import Broken
 from devguard.evidence.log import read_records
 from devguard.evidence.record import DigestOf
+from devguard.ledger.vouch import type_of
 
 if TYPE_CHECKING:
     from devguard.evidence.checkpoint import Checkpoint
@@ -34,7 +35,7 @@ class Devices(Inside):
         return {
             "reports": self.reports,
             "pushes": self.pushes,
-            "by_revoked_keys": self.apart,
+            "by_revoked_keys": self.judge.apart,
             "devices": len(self.serials),
             "files": list(self.files),
         }
@@ -57,7 +58,7 @@ class Devices(Inside):
         from devguard.session.report import parse_report
 
         one = self._statement(read_text(path))
-        key = self.device_key(one.credential, now)
+        key = self.judge.device_key(one.credential, now)
         kind = type_of(one.signed)
         if kind == LOG_TYP:
             self._against_log(path, read_device_log(one.signed, key))
@@ -73,7 +74,7 @@ class Devices(Inside):
 
         if is_statement(data):
             return read_statement(data)
-        credential = self.credentials.get(read_sign1(data).kid or b"")
+        credential = self.judge.credentials.get(read_sign1(data).kid or b"")
         if credential is None:
             raise Refused("key.unknown", "the file does not say whose word it is, and no record here carries that key")
         return DeviceStatement(credential, data)

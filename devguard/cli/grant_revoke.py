@@ -73,13 +73,13 @@ def _target(text: str, known: dict[bytes, int], latest: int) -> tuple[bytes, int
 @click.pass_obj
 def list_(invocation: Invocation) -> None:
     """List the grants kept in the home, and those issued here that are still open."""
-    from devguard.cli.issued import issued_here
+    from devguard.cli.issued import as_dict, issued_here
     from devguard.cli.standing import look
 
     now, home = invocation.now(), invocation.home
     kept, roster = kept_grants(invocation, now), look(home)
     issued = [
-        {**one.as_dict, "minutes_left": (one.expires - now) // 60, "taken_back": one.taken_back(roster)}
+        {**as_dict(one), "minutes_left": (one.expires - now) // 60, "taken_back": one.taken_back(roster)}
         for one in issued_here(home, now)
     ]
     lines = ["kept here:", *(f"  {kept_line(row)}" for row in kept)] if kept else ["kept here: none"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from devguard.cli.times import iso, left
+from devguard.evidence.issued import Issued, issued
 from devguard.trust.model import EPOCH_STEP, same_person
 
 if TYPE_CHECKING:
@@ -16,35 +16,17 @@ if TYPE_CHECKING:
     from devguard.evidence.record import Record
     from devguard.grant.technicians import Roster
 
-ACTIONS: Final = ("grant.issue", "grant.sign", "grant.delegate")
 
-
-@dataclass(frozen=True, slots=True)
-class Issued:
-    """One grant as its record tells: whose, by whom, for which serials (one text), its token id, epoch and expiry."""
-
-    technician: str
-    issuer: str
-    serials: str
-    cti: bytes
-    epoch: int
-    expires: int
-
-    def taken_back(self, roster: Roster) -> bool:
-        """Whether this station refuses it: it was revoked by itself, or the person is suspended."""
-        return self.cti in roster.revoked or roster.suspends(self.technician)
-
-    @property
-    def as_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        return {
-            "technician": self.technician,
-            "issuer": self.issuer,
-            "serials": self.serials.split(", "),
-            "cti": self.cti.hex(),
-            "epoch": self.epoch,
-            "expires": iso(self.expires),
-        }
+def as_dict(one: Issued) -> dict[str, Any]:
+    """One of them as plain values."""
+    return {
+        "technician": one.technician,
+        "issuer": one.issuer,
+        "serials": one.serials.split(", "),
+        "cti": one.cti.hex(),
+        "epoch": one.epoch,
+        "expires": iso(one.expires),
+    }
 
 
 def issued_here(home: Home, now: int) -> list[Issued]:
@@ -57,7 +39,7 @@ def issued_here(home: Home, now: int) -> list[Issued]:
     found: dict[bytes, Issued] = {}
 
     def seen(record: Record) -> bool:
-        one = _issued(record)
+        one = issued(record)
         if one is not None and one.expires > now:
             found.setdefault(one.cti, one)
         return False
@@ -65,18 +47,6 @@ def issued_here(home: Home, now: int) -> list[Issued]:
     if home.evidence_folder.is_dir():
         newest(home.evidence_folder, seen)
     return list(found.values())
-
-
-def _issued(record: Record) -> Issued | None:
-    said = record.details
-    if record.code is not None or record.action not in ACTIONS or not {"cti", "expires", "epoch"} <= set(said):
-        return None
-    try:
-        expires = int(datetime.fromisoformat(said["expires"]).timestamp())
-        cti, epoch = bytes.fromhex(said["cti"]), int(said["epoch"])
-    except ValueError:  # a date beyond every calendar, or a record of somebody else's making
-        return None
-    return Issued(said.get("technician", ""), record.actor, said.get("serials", ""), cti, epoch, expires)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,34 @@ SUPPORTED: Final = "supported-until"
 PARTS: Final = "parts-supported-until"
 """Details of a record about a release: its sequence number; epoch seconds at which its support ends; those at which the
 support of the first of its parts ends, a space, and that part."""
-_KNOWN_BY: Final = frozenset({"release.verify", "release.push", "release.push-begun", "shelf.get"})
+KNOWN_BY: Final = frozenset({"release.verify", "release.push", "release.push-begun", "shelf.get"})
 _WORDS: Final = (b"release.", b"device.", b"shelf.get")
+
+
+@dataclass(slots=True)
+class Described:
+    """What a record says of a release: its sequence number; epoch seconds at which its support ends; those at which the
+    support of the first of its parts ends, and that part. None where it does not say."""
+
+    sequence: int | None = None
+    supported_until: int | None = None
+    parts: tuple[int, str | None] | None = None
+
+
+def described(record: Record) -> Described:
+    """What a record says of the release that it names."""
+    found = Described()
+    for name, text in record.details.items():
+        number, _, rest = text.partition(" ")
+        if name not in (SEQUENCE, SUPPORTED, PARTS) or not (number.isascii() and number.isdigit()):
+            continue
+        if name == SEQUENCE:
+            found.sequence = int(number)
+        elif name == SUPPORTED:
+            found.supported_until = int(number)
+        else:
+            found.parts = int(number), rest or None
+    return found
 
 
 class Running(Protocol):
@@ -104,7 +130,7 @@ class Fleet:
             self.devices[record.device] = Sighting(record.device, index, record.time)
         elif record.device is not None and self.devices[record.device].report is None:
             self.devices[record.device].index, self.devices[record.device].time = index, record.time
-        if record.ok and record.action in _KNOWN_BY and record.release is not None:
+        if record.ok and record.action in KNOWN_BY and record.release is not None:
             model, _, version = record.release.partition(" ")
             if model and version:
                 self._describe(self.know(model, version, since=record.time), record)
@@ -131,16 +157,10 @@ class Fleet:
 
     @staticmethod
     def _describe(one: Known, record: Record) -> None:
-        for name, text in record.details.items():
-            number, _, rest = text.partition(" ")
-            if name not in (SEQUENCE, SUPPORTED, PARTS) or not (number.isascii() and number.isdigit()):
-                continue
-            if name == SEQUENCE:
-                one.sequence = int(number)
-            elif name == SUPPORTED:
-                one.supported_until = int(number)
-            else:
-                one.parts_until, one.first_part = int(number), rest or None
+        said = described(record)
+        one.sequence = one.sequence if said.sequence is None else said.sequence
+        one.supported_until = one.supported_until if said.supported_until is None else said.supported_until
+        one.parts_until, one.first_part = (one.parts_until, one.first_part) if said.parts is None else said.parts
 
     def running(self, device: Sighting) -> Known | None:
         """The release a device runs; None where it signed no report. One of a factory, without a manifest, is known

@@ -101,15 +101,16 @@ def gather(records: Iterable[tuple[int, Record]]) -> dict[str, Incident]:
     found: dict[str, Incident] = {}
     for index, record in records:
         if record.action.startswith("incident.") and record.code is None:
-            _take(found, index, record)
+            take(found, index, record, record.request)
     return found
 
 
-def _take(found: dict[str, Incident], index: int, record: Record) -> None:
-    known = found.get(record.request)
+def take(found: dict[str, Incident], index: int, record: Record, name: str) -> None:
+    """What one more record says of the incident `name`, into those that are known by their ids."""
+    known = found.get(name)
     if record.action in (OPEN, NEW) and known is None:
-        found[record.request] = Incident(
-            id=record.request,
+        found[name] = Incident(
+            id=name,
             kind=record.details.get("kind", Kind.MANUAL),
             subject=record.details.get("subject", record.actor),
             index=index,
@@ -121,7 +122,7 @@ def _take(found: dict[str, Incident], index: int, record: Record) -> None:
         )
     elif known is not None:
         released = (index, record.actor, record.time) if record.action == RELEASE else known.released
-        found[record.request] = replace(
+        found[name] = replace(
             known, own=(*known.own, index), decision=_decision(record, known.decision), released=released
         )
 

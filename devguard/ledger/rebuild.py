@@ -1,0 +1,105 @@
+"""A station's own log into the store, as far as it is new there; and the derived tables made anew from what is held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from sqlalchemy import Connection, select
+
+from devguard.cose.keys import CoseKey
+from devguard.errors import DevguardError, Refused
+from devguard.evidence.checkpoint import origin_of
+from devguard.evidence.record import Record, decode_entry
+from devguard.evidence.since import since
+from devguard.evidence.verify import verify_log
+from devguard.ledger.documents import add_documents, judge_of, mark_revoked
+from devguard.ledger.level import Anchor, check_level
+from devguard.ledger.schema import DERIVED, doubts, records, stations
+from devguard.ledger.store import Store
+from devguard.ledger.take import PORTION, Taken, derive_into, held, lock, take
+from devguard.ledger.write import portions
+
+
+def take_log(
+    store: Store,
+    folder: Path,
+    key: CoseKey,
+    *,
+    now: int,
+    name: str | None = None,
+    documents: Iterable[bytes] = (),
+    anchor: Anchor | None = None,
+) -> Taken:
+    """Take what is new in the evidence log in `folder`, whose station key is `key`; all of it or nothing.
+
+    documents: trust documents, as files. anchor: what the store is known to have taken before. Raises `Refused`
+    `ledger.differs` where the log holds by itself and is not the one that was taken before, `ledger.rollback`,
+    `ledger.trust`; what `evidence.verify` raises for a log that does not hold; and what a transaction raises.
+    """
+    kept = list(documents)
+
+    def work(conn: Connection) -> Taken:
+        lock(conn)
+        before = held(conn, origin_of(key))
+        check_level(conn, before, anchor)
+        if add_documents(conn, kept) and conn.execute(select(doubts.c.origin).limit(1)).first() is not None:
+            derive_anew(conn)
+        head, leaves = since(folder, key, before.checkpoint)
+        return take(conn, key, before.records, leaves, head.note, now=now, name=name)
+
+    try:
+        return store.run(work)
+    except DevguardError as error:
+        if error.code.startswith("log.") and error.code != "log.missing":
+            raise _why(store, folder, key, error) from None
+        raise
+
+
+def _why(store: Store, folder: Path, key: CoseKey, error: DevguardError) -> DevguardError:
+    """What is wrong with a log that does not continue what is held: itself, or that it is another one."""
+    report = verify_log(folder, key)
+    with store.read() as conn:
+        known = held(conn, origin_of(key)).checkpoint
+    return Refused(
+        "ledger.differs",
+        f"the log in {folder} has {report.records} records and holds by itself, but it is not the one of which the "
+        f"ledger holds {known.size}: {error.message}",
+    )
+
+
+def rebuild(store: Store) -> int:
+    """Make the derived tables anew from the records that are held; how many those are. Raises as a transaction."""
+
+    def work(conn: Connection) -> int:
+        lock(conn)
+        return derive_anew(conn)
+
+    return store.run(work)
+
+
+def derive_anew(conn: Connection) -> int:
+    """The same in the caller's transaction, which holds the ledger's lock."""
+    for table in reversed(DERIVED):
+        conn.execute(table.delete())
+    judge, count = judge_of(conn), 0
+    for origin in conn.execute(select(stations.c.origin).order_by(stations.c.origin)).scalars().all():
+        for some in portions(_records(conn, origin), PORTION):
+            derive_into(conn, origin, some, judge)
+            count += len(some)
+    mark_revoked(conn)
+    return count
+
+
+def _records(conn: Connection, origin: str) -> Iterator[tuple[int, Record]]:
+    """Every record of a station, read a portion at a time."""
+    first = 0
+    while True:
+        wanted = select(records.c.entry).where(records.c.origin == origin, records.c.index >= first)
+        found = conn.execute(wanted.order_by(records.c.index).limit(PORTION)).scalars().all()
+        if not found:
+            return
+        for leaf in found:
+            entry = decode_entry(leaf)
+            yield entry.index, entry.record
+        first += len(found)
