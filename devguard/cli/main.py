@@ -39,6 +39,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "mds2": (f"{_CLI}.mds2", "mds2", "What a hospital asks of a device's security, answered from this configuration."),
     "serve": (f"{_CLI}.serve", "serve", "The bench as a web page: verify, push, see; and who may sign in."),
     "evidence": (f"{_CLI}.evidence", "evidence", "Show and verify the evidence log."),
+    "campaign": (f"{_CLI}.campaign", "campaign", "One release to many devices, in rings and hours, with a stop rule."),
     "bench": (f"{_CLI}.bench", "bench", "Measure the link and the flash on emulated devices."),
 }
 

@@ -1,0 +1,72 @@
+"""`devguard campaign new`: a plan and a release that was verified become a draft; nothing is handed out by it."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from devguard.cli.campaign_store import campaign_store
+from devguard.cli.context import Command, Invocation
+from devguard.cli.record import Note, operator, recorded
+
+if TYPE_CHECKING:
+    from devguard.campaign.plan import Goal, Plan
+
+
+@click.command(cls=Command)
+@click.argument("file", metavar="PLAN.toml", type=click.Path(path_type=Path))
+@click.option("--release", type=click.Path(path_type=Path), help="The release (default: the file the plan names).")
+@click.option("--trust", type=click.Path(path_type=Path), help="The trust document (default: the home's).")
+@click.pass_obj
+def new(invocation: Invocation, file: Path, release: Path | None, trust: Path | None) -> None:
+    """Make a campaign of PLAN.toml over the devices that the ledger knows. It is a draft until it is started."""
+    from devguard.campaign.plan_file import MAX_SIZE, parse_plan
+    from devguard.campaign.store import create, inventory
+    from devguard.custody.files import read_limited
+
+    with recorded(invocation, "campaign.new") as note, campaign_store(invocation) as store:
+        plan = parse_plan(read_limited(file, MAX_SIZE))
+        note.details["campaign"] = plan.name
+        goal = goal_of(invocation, note, release or file.parent / plan.release, trust)
+        with store.begin() as conn:
+            placed = create(conn, plan, goal, inventory(conn, goal.model), operator(), invocation.now())
+            note.details["devices"] = str(len(placed))
+            note.commit()
+    invocation.result(_data(plan, goal, placed), f"{plan.name}: a draft, {len(placed)} devices to {goal.version}")
+
+
+def goal_of(invocation: Invocation, note: Note, path: Path, trust: Path | None) -> Goal:
+    """The release in `path` as a goal, after the verdict on it; its refusals are raised as `verify` gives them."""
+    from devguard.campaign.plan import Goal
+    from devguard.cli.judging import judge_file
+    from devguard.trust.document import check_time
+    from devguard.verdict.judge import Target
+
+    document, now = invocation.home.trust(trust), invocation.now()
+    check_time(document, now)
+    with ExitStack() as stack:
+        judged = judge_file(path, trust=document, now=now, target=Target(), stack=stack)
+        if judged.envelope is not None:
+            note.manifest(judged.envelope.manifest_digest)
+        release = judged.verdict.require()
+    note.release = f"{release.model} {release.version}"
+    return Goal(release.model, release.version, release.sequence, release.manifest_digest, str(path.absolute()))
+
+
+def _data(plan: Plan, goal: Goal, placed: dict[str, int]) -> dict[str, Any]:
+    sizes = [sum(at == number for at in placed.values()) for number in range(len(plan.rings))]
+    return {
+        "campaign": plan.name,
+        "state": "draft",
+        "release": {
+            "model": goal.model,
+            "version": goal.version,
+            "sequence": goal.sequence,
+            "digest": goal.digest.hex(),
+        },
+        "devices": len(placed),
+        "rings": [{"name": ring.name, "devices": size} for ring, size in zip(plan.rings, sizes, strict=True)],
+    }
