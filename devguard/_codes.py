@@ -274,6 +274,8 @@ CODE_ROWS: tuple[tuple[str, int, str, str], ...] = (
     ("campaign.skipped", 1, "a person left the device out of the campaign", "`devguard campaign report NAME` says who"),
     ("campaign.store", 1, "the queue of campaigns needs a store on PostgreSQL",
      "set DEVGUARD_STORE; on SQLite benches take their devices without a queue"),
+    ("campaign.postgresql", 1, "a simulation needs a PostgreSQL server, and none can be started here",
+     "install it (Debian: apt-get install postgresql), or give the URL of an empty database: --store URL"),
     ("campaign.differs", 1, "the figures of a campaign do not add up",
      "trust none of them; keep the database as it is and report it as SECURITY.md says"),
     ("incident.open", 1, "an incident waits for an officer, and the policy of this station holds pushes up until then",

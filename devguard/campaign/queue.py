@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 import procrastinate
@@ -127,7 +128,8 @@ class Queue:
             self.act(campaign, serial)
 
     async def _tick(self, timestamp: int) -> None:
-        """The job that the clock starts; `timestamp` is when it was due."""
+        """The job that the clock starts; `timestamp`, when it was due, is what the queue calls such a job with."""
+        del timestamp
         manager = self.app.job_manager
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self.pace.dead):
             try:
@@ -141,8 +143,7 @@ class Queue:
         """Move every campaign on that something may still happen in."""
         with self.store.read() as conn:
             names = running(conn)
-        now = int(self.clock())
-        return {name: self.store.run(lambda conn, name=name: advance(conn, name, now)) for name in names}
+        return {name: self.store.run(partial(advance, name=name, now=int(self.clock()))) for name in names}
 
     async def top_up(self, name: str) -> int:
         """Put devices that are due and do not wait in the queue into it, up to its depth; how many."""

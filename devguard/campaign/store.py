@@ -238,8 +238,8 @@ def waiting(conn: Connection, name: str) -> int:
     return int(conn.execute(query).scalar_one())
 
 
-def report_of(conn: Connection, campaign: Campaign) -> Report:
-    """The campaign added up, from every row of it."""
+def rows_of(conn: Connection, campaign: Campaign) -> tuple[list[Member], list[Said]]:
+    """Every device of the campaign, and everything that benches said."""
     query = select(members).where(members.c.campaign == campaign.name).order_by(members.c.ring, members.c.serial)
     own = [
         Member(
@@ -260,4 +260,9 @@ def report_of(conn: Connection, campaign: Campaign) -> Report:
         Said(row.lease, row.serial, Outcome(row.outcome), row.code, row.by, row.time, row.counted)
         for row in conn.execute(heard)
     ]
-    return add_up(campaign.state, own, said, campaign.devices)
+    return own, said
+
+
+def report_of(conn: Connection, campaign: Campaign) -> Report:
+    """The campaign added up, from every row of it."""
+    return add_up(campaign.state, *rows_of(conn, campaign), campaign.devices)
