@@ -11,6 +11,7 @@ from devguard.cli.context import LazyGroup
 _CLI: Final = "devguard.cli"
 TABLE: dict[str, tuple[str, str, str]] = {
     "attacks": (f"{_CLI}.bench_attacks", "attacks", "Every attack of the catalogue; which are held?"),
+    "campaign": (f"{_CLI}.bench_campaign", "campaign", "A campaign on many light devices; is anything done twice?"),
     "link": (f"{_CLI}.bench_link", "link", "How much of a line a push uses, on a clean line and on a bad one."),
     "power-cuts": (
         f"{_CLI}.bench_power",

@@ -61,12 +61,8 @@ def _data(plan: Plan, goal: Goal, placed: dict[str, int]) -> dict[str, Any]:
     return {
         "campaign": plan.name,
         "state": "draft",
-        "release": {
-            "model": goal.model,
-            "version": goal.version,
-            "sequence": goal.sequence,
-            "digest": goal.digest.hex(),
-        },
+        "release": f"{goal.model} {goal.version}",
+        "digest": goal.digest.hex(),
         "devices": len(placed),
         "rings": [{"name": ring.name, "devices": size} for ring, size in zip(plan.rings, sizes, strict=True)],
     }
