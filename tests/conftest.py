@@ -74,15 +74,27 @@ def postgres_url(postgres: postgresql.Server) -> Iterator[str]:
     postgres.drop(url)
 
 
+@pytest.fixture(scope="session")
+def empty_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a store with the tables of this devguard and nothing in them, to be copied."""
+    from devguard.ledger.store import Store, sqlite_url
+
+    path = tmp_path_factory.mktemp("empty") / "ledger.sqlite"
+    Store.open(sqlite_url(path)).close()
+    return path
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def ledger_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty store: each test that asks for it runs on both databases."""
+    """The URL of a store with nothing in it: each test that asks for it runs on both databases."""
     if request.param == "postgresql":
         url: str = request.getfixturevalue("postgres_url")
         return url
-    from devguard.ledger.store import store_url
+    from devguard.ledger.store import sqlite_url
 
-    return store_url(tmp_path / "home", {})
+    folder = tmp_path / "home" / "ledger"
+    folder.mkdir(parents=True, mode=0o700)
+    return sqlite_url(Path(shutil.copyfile(request.getfixturevalue("empty_sqlite"), folder / "ledger.sqlite")))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from devguard.errors import DevguardError, Refused
 from devguard.ledger.schema import documents, releases
 from devguard.ledger.vouch import Judge
 from devguard.trust.chain import check_successor
-from devguard.trust.document import TrustDocument, read_trust
+from devguard.trust.document import read_trust
 
 
 def judge_of(conn: Connection) -> Judge:
@@ -36,7 +36,7 @@ def add_documents(conn: Connection, found: Iterable[bytes]) -> bool:
     _check_chain([*kept.values(), *new.values()])
     rows = [{"digest": digest, "version": read_trust(data).version, "document": data} for digest, data in new.items()]
     conn.execute(documents.insert(), rows)
-    mark_revoked(conn)
+    mark_revoked(conn, judge_of(conn))
     return True
 
 
@@ -58,16 +58,10 @@ def _check_chain(found: list[bytes]) -> None:
             ) from None
 
 
-def newest(conn: Connection) -> TrustDocument | None:
-    """The newest document; None without any."""
-    kept = _kept(conn)
-    return read_trust(kept[0]) if kept else None
-
-
-def mark_revoked(conn: Connection) -> None:
-    """Mark the releases that the newest document takes back."""
-    document = newest(conn)
-    taken = set() if document is None else document.revoked_releases
-    conn.execute(releases.update().where(releases.c.revoked).values(revoked=False))
+def mark_revoked(conn: Connection, judge: Judge) -> None:
+    """Mark the releases that the newest document takes back, and no others."""
+    taken = judge.trust[0].revoked_releases if judge.trust else frozenset()
+    named = releases.c.digest.in_(taken)
+    conn.execute(releases.update().where(releases.c.revoked, ~named).values(revoked=False))
     if taken:
-        conn.execute(releases.update().where(releases.c.digest.in_(taken)).values(revoked=True))
+        conn.execute(releases.update().where(named, ~releases.c.revoked).values(revoked=True))

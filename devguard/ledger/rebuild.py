@@ -43,8 +43,7 @@ def take_log(
         lock(conn)
         before = held(conn, origin_of(key))
         check_level(conn, before, anchor)
-        if add_documents(conn, kept) and conn.execute(select(doubts.c.origin).limit(1)).first() is not None:
-            derive_anew(conn)
+        learn(conn, kept)
         head, leaves = since(folder, key, before.checkpoint)
         return take(conn, key, before.records, leaves, head.note, now=now, name=name)
 
@@ -68,6 +67,13 @@ def _why(store: Store, folder: Path, key: CoseKey, error: DevguardError) -> Devg
     )
 
 
+def learn(conn: Connection, found: Iterable[bytes]) -> None:
+    """Keep trust documents, and derive anew where one is new and something was doubted until now. The caller holds the
+    ledger's lock. Raises as `add_documents`."""
+    if add_documents(conn, found) and conn.execute(select(doubts.c.origin).limit(1)).first() is not None:
+        derive_anew(conn)
+
+
 def rebuild(store: Store) -> int:
     """Make the derived tables anew from the records that are held; how many those are. Raises as a transaction."""
 
@@ -87,7 +93,7 @@ def derive_anew(conn: Connection) -> int:
         for some in portions(_records(conn, origin), PORTION):
             derive_into(conn, origin, some, judge)
             count += len(some)
-    mark_revoked(conn)
+    mark_revoked(conn, judge)
     return count
 
 

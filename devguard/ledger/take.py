@@ -20,7 +20,7 @@ from devguard.evidence.checkpoint import Checkpoint, open_checkpoint, origin_of
 from devguard.evidence.record import Record, decode_entry
 from devguard.evidence.tree import HASH_SIZE, Frontier, leaf_hash
 from devguard.ledger.derive import derive
-from devguard.ledger.documents import judge_of
+from devguard.ledger.documents import judge_of, mark_revoked
 from devguard.ledger.incidents import write_incidents
 from devguard.ledger.merge import Fact
 from devguard.ledger.schema import ledger, records, stations
@@ -199,6 +199,7 @@ class Intake:
             "seen": now,
             **({} if name is None else {"name": name}),
         }
+        mark_revoked(self._conn, self._judge)
         self._conn.execute(stations.update().where(stations.c.origin == before.origin).values(change))
         return Taken(before.origin, edge.size, edge.size - before.records, edge.root())
 
