@@ -139,7 +139,9 @@ def test_files_stay_small_and_say_what_they_are() -> None:
     assert not wrong, "\n".join(wrong)
 
 
-HEAVY = "rich tuf construct cryptography serial smpclient sqlalchemy fastapi starlette jinja2 uvicorn webauthn".split()  # noqa: SIM905
+HEAVY = """
+rich tuf construct cryptography serial smpclient sqlalchemy fastapi starlette jinja2 uvicorn webauthn procrastinate
+""".split()  # noqa: SIM905
 
 
 @pytest.mark.parametrize("heavy", HEAVY)

@@ -7,6 +7,7 @@ moment alone. In the caller's transaction.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import Connection, func, select, update
 
@@ -21,10 +22,12 @@ from devguard.campaign.store import (
     open_rings,
     order,
     ring_facts,
+    running,
     waiting,
 )
 from devguard.campaign.tables import members
 from devguard.ledger.schema import devices, incidents
+from devguard.ledger.store import Store
 
 BY = "devguard"
 
@@ -58,6 +61,14 @@ def advance(conn: Connection, name: str, now: int) -> Advance:
     if campaign.state is State.STOPPED:
         leave_out(conn, name, now)
     return Advance(campaign.state, confirmed, expired, tuple(opened), why)
+
+
+def advance_all(store: Store, now: int) -> dict[str, Advance]:
+    """Move every campaign on that something may still happen in, each in a transaction of its own. Raises as
+    `Store.run`."""
+    with store.read() as conn:
+        names = running(conn)
+    return {name: store.run(partial(advance, name=name, now=now)) for name in names}
 
 
 def _confirm(conn: Connection, campaign: Campaign, now: int) -> int:

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Final
 
 import procrastinate
@@ -26,9 +25,9 @@ from procrastinate.jobs import Job
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from sqlalchemy import select
 
-from devguard.campaign.advance import Advance, advance
+from devguard.campaign.advance import advance_all
 from devguard.campaign.state import Phase, may_hand_out
-from devguard.campaign.store import load, open_rings, running
+from devguard.campaign.store import load, open_rings
 from devguard.campaign.tables import members
 from devguard.errors import LinkError, Refused
 from devguard.ledger.store import Store
@@ -136,14 +135,8 @@ class Queue:
                 await manager.retry_job(job)
             except exceptions.ConnectorException:  # somebody else took it over, or it ended after all
                 continue
-        for name in await asyncio.to_thread(self.advance_all):
+        for name in await asyncio.to_thread(advance_all, self.store, int(self.clock())):
             await self.top_up(name)
-
-    def advance_all(self) -> dict[str, Advance]:
-        """Move every campaign on that something may still happen in."""
-        with self.store.read() as conn:
-            names = running(conn)
-        return {name: self.store.run(partial(advance, name=name, now=int(self.clock()))) for name in names}
 
     async def top_up(self, name: str) -> int:
         """Put devices that are due and do not wait in the queue into it, up to its depth; how many."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from campaign_support import settle, sign
-from cli_support import World, devguard, ok, records
+from cli_support import World, devguard, finish, in_evidence, ok, records, start, until
 from devguard.campaign.tables import members
 from devguard.ledger.store import Store, store_url
 
@@ -188,3 +189,30 @@ def test_without_the_packages_it_says_which(home: Path, plan: Path, monkeypatch:
     )
     refused = devguard("campaign", "status", "--json")
     assert (refused.status, refused.code) == (1, "ledger.package")
+
+
+def test_campaigns_move_on_without_a_bench(home: Path, store: Store, plan: Path) -> None:
+    digest = bytes.fromhex(said("new", plan)["digest"])
+    assert said("queue", "--once") == {"campaigns": {}}
+    said("start", "c")
+    with store.begin() as conn:
+        sign(conn, "IP-0", manifest_digest=digest)
+    assert said("queue", "--once")["campaigns"]["c"] == {
+        "state": "running",
+        "confirmed": 1,
+        "expired": 0,
+        "opened": [],
+        "stopped": None,
+    }
+    assert records(home)[-1]["details"] == {"c": "running"}
+    refused = devguard("campaign", "queue", "--json")
+    assert (refused.status, refused.code) == (1, "campaign.store")
+
+
+def test_a_worker_of_the_queue_runs_until_it_is_interrupted(home: Path, postgres_url: str, monkeypatch: Any) -> None:
+    monkeypatch.setenv("DEVGUARD_STORE", postgres_url)
+    process = start("campaign", "queue")
+    until(lambda: in_evidence(home, "campaign.queue"), "the worker to begin")
+    process.send_signal(signal.SIGINT)
+    assert finish(process).status in (0, 130)
+    assert actions(home)[0] == ("campaign.queue", None)
