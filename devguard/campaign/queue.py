@@ -70,7 +70,7 @@ def coded() -> Iterator[None]:
         yield
     except (exceptions.ConnectorException, psycopg.Error, psycopg_pool.PoolTimeout) as error:
         cause = error.__cause__ or error
-        said = (str(cause).splitlines() or [type(cause).__name__])[0]
+        said = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
         raise LinkError("ledger.unreachable", f"the queue's database does not answer: {said}") from None
 
 
