@@ -93,7 +93,7 @@ class Worker:
             code, outcome, proof = None, Outcome.CONFIRMED, self._push(lease)
         except DeviceRefused as error:
             code, proof = error.code, b""
-            outcome = outcome_of(error.code, True) or Outcome.REFUSED
+            outcome = outcome_of(error.code, met=True, by_device=True) or Outcome.REFUSED
         self._deliver(lease, outcome, code)
         self.line.ask(op="committed", lease=lease.token, report=proof.hex())
         if self.dice.randrange(100) < self.setup.twice:

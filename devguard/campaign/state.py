@@ -207,16 +207,18 @@ def may_hand_out(name: str, state: State, plan: Plan, now: int) -> None:
 _LATER: Final = frozenset(
     {"device.busy", "device.therapy-active", "device.battery", "device.charging", "device.alarm", "device.unconfirmed"}
 )
-_DEVICE_ROOMS: Final = ("device.", "link.", "image.", "packet.", "session.", "version.")
+_DEVICE_ROOMS: Final = ("device.", "image.", "packet.", "session.", "version.")
 _RUNS_IT: Final = "version.current"
 
 
-def outcome_of(code: str, by_device: bool) -> Outcome | None:
+def outcome_of(code: str, *, met: bool, by_device: bool) -> Outcome | None:
     """What a refused push says of its device; None where it says nothing of it: the bench, the grant or the release.
 
-    by_device: the far end said no. A device that is busy or treats somebody is tried again, and so is a lost line; one
-    that says it runs the release already is looked up in the evidence.
+    met: it was that very device, proven. by_device: the far end said no. One that is busy or treats somebody is tried
+    again, and so is a lost line; one that says it runs the release already is looked up in the evidence.
     """
+    if not met:
+        return None
     if code == _RUNS_IT:
         return Outcome.CONFIRMED
     if code in _LATER or code.startswith("link."):

@@ -18,6 +18,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "stop": (f"{_CLI}.campaign_order", "stop", "End it for good; who waits is left out."),
     "skip": (f"{_CLI}.campaign_order", "skip", "Leave one device out for good."),
     "status": (f"{_CLI}.campaign_show", "status", "All campaigns, or how one stands."),
+    "work": (f"{_CLI}.campaign_work", "work", "A technician at a bench takes due devices, one after the other."),
     "queue": (f"{_CLI}.campaign_queue", "queue", "Move campaigns on while no bench is at work."),
     "report": (f"{_CLI}.campaign_show", "report", "What became of every device, added up and checked."),
 }

@@ -10,7 +10,7 @@ from typing import Final
 
 _BY_AREA: Final = {
     "advisory": "new",
-    "campaign": "new open pause queue skip start stop",
+    "campaign": "new open pause queue skip start stop work",
     "console": "enrol link register remove serve",
     "device": "acknowledge decommission decommission-begun enrol enrol-begun info log log-begun report",
     "evidence": "export format recover witness",

@@ -168,7 +168,8 @@ def test_only_a_running_campaign_in_its_hours_hands_out() -> None:
     ],
 )
 def test_what_a_refusal_says_of_the_device(code: str, by_device: bool, outcome: Outcome | None) -> None:
-    assert outcome_of(code, by_device) is outcome
+    assert outcome_of(code, met=True, by_device=by_device) is outcome
+    assert outcome_of(code, met=False, by_device=by_device) is None
     assert code in CODES or code.startswith("future")
 
 
