@@ -36,6 +36,7 @@ TABLE: dict[str, tuple[str, str, str]] = {
     "emulate": (f"{_CLI}.emulate", "emulate", "Serve an emulated device."),
     "advisory": (f"{_CLI}.advisory", "advisory", "Security advisories on a release, begun for people to complete."),
     "fleet": (f"{_CLI}.fleet", "fleet", "What runs on which device, how far behind, supported until when."),
+    "ledger": (f"{_CLI}.ledger", "ledger", "What runs where, who may do what: one store, for one bench or forty."),
     "mds2": (f"{_CLI}.mds2", "mds2", "What a hospital asks of a device's security, answered from this configuration."),
     "serve": (f"{_CLI}.serve", "serve", "The bench as a web page: verify, push, see; and who may sign in."),
     "evidence": (f"{_CLI}.evidence", "evidence", "Show and verify the evidence log."),

@@ -40,6 +40,11 @@ def add_documents(conn: Connection, found: Iterable[bytes]) -> bool:
     return True
 
 
+def check_documents(conn: Connection) -> None:
+    """Return when the documents that are held are one chain; raises as `add_documents`."""
+    _check_chain(_kept(conn))
+
+
 def _kept(conn: Connection) -> list[bytes]:
     """Every document, the newest first."""
     wanted = select(documents.c.document).order_by(documents.c.version.desc(), documents.c.digest)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, ProgrammingError, SQLAlchemyError, TimeoutError
 
 from devguard.errors import DevguardError, LinkError, Malformed
 from devguard.evidence.record import printable
@@ -40,12 +40,15 @@ def _coded(name: str, error: Exception, password: object) -> DevguardError:
     why = _words(origin, password)
     if isinstance(origin, sqlite3.Error):
         return _of_sqlite(name, origin, why)
+    if isinstance(error, TimeoutError):
+        return LinkError("ledger.busy", f"all connections to {name} are in use: {why}")
+    if not isinstance(error, DBAPIError):
+        return Malformed("ledger.malformed", f"{name} is not as a ledger is: {why}")
     state = getattr(origin, "sqlstate", None)
     if state is None:
-        # No answer at all: the server is away, or the connection was cut.
-        told = type(origin).__module__.startswith("psycopg") or not isinstance(error, SQLAlchemyError)
-        if told and type(origin).__name__ in ("DataError", "OverflowError", "ProgrammingError"):
+        if isinstance(error, (DataError, ProgrammingError)):
             return Malformed("ledger.malformed", f"{name} did not take it: {why}")
+        # No answer at all: the server is away, or the connection was cut.
         return LinkError("ledger.unreachable", f"{name} does not answer: {why}")
     if state in _BUSY_STATES:
         return LinkError("ledger.busy", f"somebody else is changing {name}: {why}")

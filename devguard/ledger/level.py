@@ -1,7 +1,8 @@
 """Whether a store has all that a station knows to have handed over. A backup that was put back has not.
 
 A station keeps the answer of the store in a record of its own log: which store, how many of its records, under which
-root. That record is the anchor: the store can be set back, the log cannot without anybody noticing.
+root; and where somebody restored the store from here, what it had then. The newest such record is the anchor: the
+store can be set back, the log cannot without anybody noticing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from devguard.evidence.record import Record
 if TYPE_CHECKING:
     from devguard.ledger.take import Held
 
-ACTION: Final = "ledger.update"
+ACTIONS: Final = ("ledger.update", "ledger.restore")
 STORE, RECORDS, ROOT = "store", "records", "root"
 
 
@@ -38,7 +39,7 @@ class Anchor:
 def anchor_of(record: Record) -> Anchor | None:
     """The anchor that a record of a station is; None for any other record."""
     said: Mapping[str, str] = record.details
-    if record.action != ACTION or not record.ok or not {STORE, RECORDS, ROOT} <= set(said):
+    if record.action not in ACTIONS or not record.ok or not {STORE, RECORDS, ROOT} <= set(said):
         return None
     try:
         return Anchor(said[STORE], int(said[RECORDS]), bytes.fromhex(said[ROOT]))

@@ -33,6 +33,13 @@ def head() -> str:
     return revisions()[-1]
 
 
+def revision_of(text: str) -> str:
+    """The revision that somebody names; `Refused("ledger.schema")` for one that nobody here knows."""
+    if text not in revisions():
+        raise Refused("ledger.schema", f"no revision {text[:40]!r}; known are {', '.join(revisions())}")
+    return text
+
+
 def current(conn: Connection) -> str | None:
     """The revision a store has; None where it has no tables of ours."""
     inspector: Inspector = inspect(conn)
@@ -76,9 +83,7 @@ def migrate(store: Store, target: str | None = None) -> tuple[str | None, str | 
     (revision before, revision after). Raises `Refused("ledger.schema")` for a revision nobody here knows, and what a
     transaction raises; then nothing was changed.
     """
-    wanted = head() if target is None else target
-    if wanted != BASE and wanted not in revisions():
-        raise Refused("ledger.schema", f"no revision {wanted[:40]!r}; known are {', '.join(revisions())}")
+    wanted = head() if target is None else target if target == BASE else revision_of(target)
     with store.begin() as conn:
         if store.dialect == "postgresql":
             conn.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sqlalchemy import Connection, select
 
 from devguard.cose.keys import CoseKey
-from devguard.errors import DevguardError, Refused
-from devguard.evidence.checkpoint import origin_of
-from devguard.evidence.record import Record, decode_entry
+from devguard.errors import DevguardError, LinkError, Malformed, Refused
+from devguard.evidence.checkpoint import Checkpoint, open_checkpoint, origin_of
+from devguard.evidence.record import decode_entry
 from devguard.evidence.since import since
+from devguard.evidence.tree import Frontier, leaf_hash
 from devguard.evidence.verify import verify_log
-from devguard.ledger.documents import add_documents, judge_of, mark_revoked
+from devguard.ledger.documents import add_documents, check_documents, judge_of, mark_revoked
 from devguard.ledger.level import Anchor, check_level
 from devguard.ledger.schema import DERIVED, doubts, records, stations
 from devguard.ledger.store import Store
@@ -33,9 +35,10 @@ def take_log(
 ) -> Taken:
     """Take what is new in the evidence log in `folder`, whose station key is `key`; all of it or nothing.
 
-    documents: trust documents, as files. anchor: what the store is known to have taken before. Raises `Refused`
-    `ledger.differs` where the log holds by itself and is not the one that was taken before, `ledger.rollback`,
-    `ledger.trust`; what `evidence.verify` raises for a log that does not hold; and what a transaction raises.
+    documents: trust documents, as files; the records of a station whose documents are of another chain are taken all
+    the same, and the answer says so. anchor: what the store is known to have taken before. Raises `Refused`
+    `ledger.differs` where the log holds by itself and is not the one that was taken before, `ledger.rollback`; what
+    `evidence.verify` raises for a log that does not hold; and what a transaction raises.
     """
     kept = list(documents)
 
@@ -43,9 +46,10 @@ def take_log(
         lock(conn)
         before = held(conn, origin_of(key))
         check_level(conn, before, anchor)
-        learn(conn, kept)
+        doubt = _learnt(conn, kept)
         head, leaves = since(folder, key, before.checkpoint)
-        return take(conn, key, before.records, leaves, head.note, now=now, name=name)
+        taken = take(conn, key, before.records, leaves, head.note, now=now, name=name)
+        return replace(taken, trust=doubt)
 
     try:
         return store.run(work)
@@ -53,6 +57,19 @@ def take_log(
         if error.code.startswith("log.") and error.code != "log.missing":
             raise _why(store, folder, key, error) from None
         raise
+
+
+def _learnt(conn: Connection, found: Sequence[bytes]) -> str | None:
+    """Keep trust documents; the code where they are refused."""
+    try:
+        learn(conn, found)
+    except LinkError:
+        raise
+    except DevguardError as error:
+        if error.code == "ledger.malformed":
+            raise
+        return error.code
+    return None
 
 
 def _why(store: Store, folder: Path, key: CoseKey, error: DevguardError) -> DevguardError:
@@ -85,27 +102,49 @@ def rebuild(store: Store) -> int:
 
 
 def derive_anew(conn: Connection) -> int:
-    """The same in the caller's transaction, which holds the ledger's lock."""
+    """The same in the caller's transaction, which holds the ledger's lock.
+
+    What is held is compared with the heads that the stations signed: `Malformed("ledger.malformed")` where it is not
+    what was taken.
+    """
+    check_documents(conn)
     for table in reversed(DERIVED):
         conn.execute(table.delete())
     judge, count = judge_of(conn), 0
     for origin in conn.execute(select(stations.c.origin).order_by(stations.c.origin)).scalars().all():
-        for some in portions(_records(conn, origin), PORTION):
-            derive_into(conn, origin, some, judge)
+        edge = Frontier()
+        for some in portions(_leaves(conn, origin), PORTION):
+            found = []
+            for leaf in some:
+                entry = decode_entry(leaf)
+                found.append((entry.index, entry.record))
+                edge.append(leaf_hash(leaf))
+            derive_into(conn, origin, found, judge)
             count += len(some)
+        _check_held(conn, origin, edge)
     mark_revoked(conn, judge)
     return count
 
 
-def _records(conn: Connection, origin: str) -> Iterator[tuple[int, Record]]:
-    """Every record of a station, read a portion at a time."""
+def _check_held(conn: Connection, origin: str, edge: Frontier) -> None:
+    """Return when the records of a station are those under the head that its key signed."""
+    mine = held(conn, origin)
+    note = conn.execute(select(stations.c.note).where(stations.c.origin == origin)).scalar_one()
+    try:
+        signed = open_checkpoint(note or b"", mine.key) if mine.key is not None else None
+    except DevguardError as error:
+        raise Malformed("ledger.malformed", f"the head of {origin} that is held: {error.message}") from None
+    if signed != Checkpoint(origin, edge.size, edge.root()) or mine.records != edge.size:
+        raise Malformed("ledger.malformed", f"the {edge.size} records of {origin} are not those that it signed for")
+
+
+def _leaves(conn: Connection, origin: str) -> Iterator[bytes]:
+    """Every leaf of a station, read a portion at a time."""
     first = 0
     while True:
         wanted = select(records.c.entry).where(records.c.origin == origin, records.c.index >= first)
         found = conn.execute(wanted.order_by(records.c.index).limit(PORTION)).scalars().all()
+        yield from found
         if not found:
             return
-        for leaf in found:
-            entry = decode_entry(leaf)
-            yield entry.index, entry.record
         first += len(found)

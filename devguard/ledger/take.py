@@ -49,12 +49,14 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of it: how many records are held now, how many of them are new, and the root over all."""
+    """What came of it: how many records are held now, how many of them are new, and the root over all; trust: the code
+    where the station's trust documents were refused."""
 
     origin: str
     records: int
     new: int
     root: bytes
+    trust: str | None = None
 
 
 def lock(conn: Connection) -> int:

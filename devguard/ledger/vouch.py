@@ -93,16 +93,14 @@ class Judge:
         return self._by_any(lambda trust: check_credential(one, trust, now)).key
 
     def _by_any(self, judged: Callable[[TrustDocument], T]) -> T:
-        """What one of the trust documents says, the newest first. What was good under one of before, and is revoked
-        now, is counted apart."""
+        """What one of the trust documents says, the newest first; where none says yes, the refusal of the newest. What
+        was good under one of before stays good when rules become stricter; what is revoked now is counted apart."""
         if not self.trust:
             raise Refused("key.unknown", "no trust document is at hand that could list the key")
         newest, *older = self.trust
         try:
             return judged(newest)
-        except Refused as error:
-            if error.code not in _WHOSE:
-                raise
+        except Refused:
             for document in older:
                 with contextlib.suppress(Refused):
                     found = judged(document)

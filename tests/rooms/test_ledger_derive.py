@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from sqlalchemy import Table
 
-from builders import NOW
+from builders import CAST, NOW, Seat, make_vendor
 from devguard.cose.keys import CoseKey
+from devguard.cose.roles import RoleName
 from devguard.evidence.record import DigestOf, Record
 from devguard.ledger import schema
+from devguard.ledger.rebuild import derive_anew, learn
 from devguard.ledger.store import Store
+from devguard.ledger.take import lock
 from ledger_support import (
     HOUR,
     LATER,
@@ -93,6 +96,21 @@ def test_without_a_trust_document_nothing_signed_counts(store: Store) -> None:
     assert [row["version"] for row in rows(store, schema.devices)] == [None]
     assert [row["code"] for row in rows(store, schema.doubts)] == ["key.unknown", "key.unknown"]
     assert rows(store, schema.grant_uses) == []
+
+
+def test_what_was_good_stays_good_when_more_have_to_sign(store: Store) -> None:
+    more = Seat(RoleName.TECHNICIAN_AUTHORITY, "Theo Authority")
+    two = {RoleName.ROOT: 2, RoleName.TECHNICIAN_AUTHORITY: 2}
+    stricter = make_vendor("ledger", cast=(*CAST, more), thresholds=two, version=2)
+    fill(store, [Log().add(push_begun())], [VENDOR.trust_bytes])
+    assert len(rows(store, schema.grant_uses)) == 1
+    before = rows(store, schema.grants)
+    with store.begin() as conn:
+        lock(conn)
+        learn(conn, [stricter.trust_bytes])
+        derive_anew(conn)
+    assert rows(store, schema.grants) == before
+    assert len(rows(store, schema.grant_uses)) == 1
 
 
 def test_a_push_its_use_of_a_grant_and_its_end(store: Store) -> None:
