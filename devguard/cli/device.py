@@ -40,15 +40,22 @@ def device() -> None:
 
 
 @device.command("list", cls=Command)
+@click.option(
+    "--port", "only", multiple=True, metavar="PORT", help="Ask this port and no other, also one that no list shows."
+)
 @click.pass_obj
-def list_devices(invocation: Invocation) -> None:
+def list_devices(invocation: Invocation, only: tuple[str, ...]) -> None:
     """List serial ports and the devices that answer on them. Nothing is proven by an answer."""
     from devguard.cli.line import answering
-    from devguard.link.driver import list_ports
+    from devguard.link.driver import PortInfo, list_ports
 
+    found = list_ports()
+    known = {port.device: port for port in found}
+    if only:
+        found = [known.get(port, PortInfo(port, "", None, None, None)) for port in dict.fromkeys(only)]
     rows = [
         {"port": port.device, "description": port.description, "answers": state is not None, "boot_state": state}
-        for port, state in answering(list_ports())
+        for port, state in answering(found)
     ]
     lines = [
         f"{row['port']:20} {'device, ' + str(row['boot_state']) if row['answers'] else 'no device':24} "

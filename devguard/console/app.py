@@ -38,6 +38,7 @@ from devguard.console.render import refusal
 from devguard.console.sessions import Failures, Sessions
 from devguard.console.settings import Settings
 from devguard.console.table import WAYS, Way
+from devguard.console.uploads import sweep
 from devguard.errors import DevguardError
 
 PAGES: Final = "devguard.console.pages"
@@ -72,6 +73,7 @@ def handler_of(way: Way) -> Handler:
 def make_console(settings: Settings) -> Console:
     """The parts, with their folder made; what `Places.make` raises."""
     folder = settings.home.make(settings.folder)
+    sweep(settings)
     return Console(
         settings,
         Sessions(settings.limits, settings.ticks),

@@ -83,6 +83,11 @@ WAYS: Final[tuple[Way, ...]] = (
     Way("POST", "/sign-out", "entry:sign_out", Role.VIEWER, Body.FORM),
     Way("POST", "/language", "entry:language", None, Body.FORM),
     Way("GET", "/", "start:show", Role.VIEWER),
+    Way("GET", "/verify", "verify:show", Role.VIEWER),
+    Way("POST", "/verify", "verify:verdict", Role.VIEWER, Body.UPLOAD),
 )
 
-NAVIGATION: Final[tuple[Entry, ...]] = (Entry("start", "/", Role.VIEWER),)
+NAVIGATION: Final[tuple[Entry, ...]] = (
+    Entry("start", "/", Role.VIEWER),
+    Entry("verify", "/verify", Role.VIEWER),
+)

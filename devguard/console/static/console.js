@@ -83,7 +83,40 @@ async function register(box) {
   });
 }
 
-const WANTS = { passkey };
+/** A form with a file: the browser need not send what the console refuses; dropping a file sends the form. */
+function upload(form) {
+  const answer = form.querySelector("[data-answer]");
+  const files = () => [...form.querySelectorAll('input[type="file"]')].flatMap((input) => [...input.files]);
+  form.addEventListener("submit", (event) => {
+    const large = files().some((file) => file.size > Number(form.dataset.upload));
+    answer.textContent = large ? form.dataset.large : "";
+    if (large) event.preventDefault();
+  });
+  form.addEventListener("change", () => (answer.textContent = ""));
+}
+
+function drop(place) {
+  const input = place.querySelector('input[type="file"]');
+  const mark = (over) => place.classList.toggle("over", over);
+  for (const name of ["dragenter", "dragover"])
+    place.addEventListener(name, (event) => {
+      event.preventDefault();
+      mark(true);
+    });
+  place.addEventListener("dragleave", () => mark(false));
+  place.addEventListener("drop", (event) => {
+    event.preventDefault();
+    mark(false);
+    if (!event.dataTransfer.files.length) return;
+    const one = new DataTransfer();
+    one.items.add(event.dataTransfer.files[0]);
+    input.files = one.files;
+    input.dispatchEvent(new Event("change", { bubbles: true }));
+    if (place.dataset.drop !== "choose") input.form.requestSubmit();
+  });
+}
+
+const WANTS = { passkey, upload, drop };
 for (const [name, start] of Object.entries(WANTS)) {
   for (const element of document.querySelectorAll(`[data-${name}]`)) start(element);
 }
