@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ HOST = "127.0.0.1:8123"
 ORIGIN = f"http://{HOST}"
 # A stand-in for the command line: prints what lies in answer.json beside it, and notes how it was called.
 _STUB = """\
-import json, os, sys
+import json, os, signal, sys, time
 here = os.path.dirname(os.path.abspath(__file__))
 given = "" if sys.stdin is None else sys.stdin.read()
 args = sys.argv[1:]
@@ -33,6 +34,18 @@ with open(os.path.join(here, "calls.jsonl"), "a") as file:
     print(json.dumps({"args": args, "stdin": given, "secret": secret}), file=file)
 with open(os.path.join(here, "answer.json")) as file:
     answer = json.load(file)
+sys.stderr.write(answer.get("err", ""))
+sys.stderr.flush()
+def interrupted(*_):
+    sys.stderr.write("error: interrupted; state is safe, nothing is half-written\\n")
+    sys.exit(130)
+signal.signal(signal.SIGINT, interrupted)
+for name, content in answer.get("files", {}).items():
+    place = next(one for one in args if one.startswith("--approval=")).partition("=")[2]
+    with open(place + name, "wb") as file:
+        file.write(bytes.fromhex(content))
+while answer.get("until") and not os.path.exists(answer["until"]):
+    time.sleep(0.01)
 if answer["data"] is not None:
     print(json.dumps(answer["data"]))
 sys.exit(answer["status"])
@@ -43,7 +56,7 @@ class Clock:
     """A steady clock and one since the epoch, both turned by hand."""
 
     def __init__(self) -> None:
-        self.now = 1_800_000_000.0
+        self.now = time.time()
 
     def __call__(self) -> float:
         return self.now
@@ -97,9 +110,10 @@ class Desk:
         assert session is not None
         return replace(self, client=client, csrf=session.csrf)
 
-    def answers(self, data: dict[str, Any] | None, status: int = 0) -> None:
-        """What the next commands print, and how they end."""
-        (self.folder / "answer.json").write_text(json.dumps({"data": data, "status": status}))
+    def answers(self, data: dict[str, Any] | None, status: int = 0, **more: Any) -> None:
+        """What the next commands print, and how they end. `err`: on standard error; `until`: not before that file is
+        there, or an interrupt comes; `files`: what is written beside the approval, as hexadecimal."""
+        (self.folder / "answer.json").write_text(json.dumps({"data": data, "status": status, **more}))
 
     @property
     def calls(self) -> list[dict[str, Any]]:

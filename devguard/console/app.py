@@ -21,10 +21,10 @@ How to add a page
 from __future__ import annotations
 
 import importlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -35,11 +35,12 @@ from devguard.console.commands import Commands
 from devguard.console.guard import Guard
 from devguard.console.people import Register
 from devguard.console.render import refusal
+from devguard.console.runs import Runs
 from devguard.console.sessions import Failures, Sessions
 from devguard.console.settings import Settings
 from devguard.console.table import WAYS, Way
 from devguard.console.uploads import sweep
-from devguard.errors import DevguardError
+from devguard.errors import DevguardError, LinkError
 
 PAGES: Final = "devguard.console.pages"
 Handler = Callable[[Request], Awaitable[Response]]
@@ -54,7 +55,23 @@ class Console:
     failures: Failures
     register: Register
     commands: Commands
+    runs: Runs
     challenges: dict[bytes, float] = field(default_factory=dict)
+    seen: dict[str, dict[str, Any]] = field(default_factory=dict)  # port -> what `device list` last said of it
+    shelf: list[tuple[str, str]] = field(default_factory=list)  # (model, version) as `shelf list` last said
+    streams: int = 0
+    is_asking: bool = False
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """The ports are being asked what is on them; `LinkError("console.busy")` while they are already."""
+        if self.is_asking:
+            raise LinkError("console.busy", "the ports are being asked already")
+        self.is_asking = True
+        try:
+            yield
+        finally:
+            self.is_asking = False
 
 
 def console_of(request: Request) -> Console:
@@ -74,12 +91,16 @@ def make_console(settings: Settings) -> Console:
     """The parts, with their folder made; what `Places.make` raises."""
     folder = settings.home.make(settings.folder)
     sweep(settings)
+    commands = Commands(settings)
+    runs = Runs(settings, commands)
+    runs.journal.prune(settings.clock(), settings.limits.keep_release)
     return Console(
         settings,
         Sessions(settings.limits, settings.ticks),
         Failures(settings.limits, settings.ticks),
         Register(folder),
-        Commands(settings),
+        commands,
+        runs,
     )
 
 

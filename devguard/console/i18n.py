@@ -33,7 +33,7 @@ class Translator:
 
     language: str
 
-    def __call__(self, key: str, **values: object) -> str:
+    def __call__(self, key: str, /, **values: object) -> str:
         """The text; a key nobody has written is a bug and raises KeyError."""
         return catalogue(self.language)[key].format_map(values)
 

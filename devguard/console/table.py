@@ -85,9 +85,18 @@ WAYS: Final[tuple[Way, ...]] = (
     Way("GET", "/", "start:show", Role.VIEWER),
     Way("GET", "/verify", "verify:show", Role.VIEWER),
     Way("POST", "/verify", "verify:verdict", Role.VIEWER, Body.UPLOAD),
+    Way("GET", "/bench", "bench:show", Role.TECHNICIAN),
+    Way("POST", "/bench/ports", "bench:look", Role.TECHNICIAN, Body.FORM),
+    Way("POST", "/bench/push", "bench:push", Role.TECHNICIAN, Body.UPLOAD),
+    Way("GET", "/bench/runs/{run}", "bench:run", Role.TECHNICIAN),
+    Way("GET", "/bench/runs/{run}/events", "bench:events", Role.TECHNICIAN, passive=True),
+    Way("POST", "/bench/runs/{run}/stop", "bench:stop", Role.TECHNICIAN, Body.FORM),
+    Way("POST", "/bench/runs/{run}/approve", "bench:approve", Role.TECHNICIAN, Body.FORM),
+    Way("POST", "/bench/runs/{run}/resume", "bench:resume", Role.TECHNICIAN, Body.FORM),
 )
 
 NAVIGATION: Final[tuple[Entry, ...]] = (
     Entry("start", "/", Role.VIEWER),
     Entry("verify", "/verify", Role.VIEWER),
+    Entry("bench", "/bench", Role.TECHNICIAN),
 )

@@ -51,8 +51,10 @@ class Received:
 
 @dataclass(slots=True)
 class Upload:
-    """What a form brought: its files by field (those that were chosen), and its other fields."""
+    """What a form brought: its files by field (those that were chosen), and its other fields. `folder`: private, and
+    gone when the upload is."""
 
+    folder: Path
     files: dict[str, Received] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
 
@@ -188,7 +190,7 @@ class _Form:
     """The parts of one form as the parser finds them. Bytes of files wait in memory, a batch at most, to be poured."""
 
     def __init__(self, request: Request, settings: Settings, folder: Path, names: tuple[str, ...]) -> None:
-        self.upload = Upload()
+        self.upload = Upload(folder)
         self._session = request.state.session
         self._settings, self._folder, self._names = settings, folder, names
         self._header, self._value = bytearray(), bytearray()

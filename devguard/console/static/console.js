@@ -116,7 +116,32 @@ function drop(place) {
   });
 }
 
-const WANTS = { passkey, upload, drop };
+/** The live part of a run. Another phase is another page; what is read out changes rarely. */
+function run(section) {
+  const live = section.querySelector("[data-live]");
+  const say = section.querySelector("[data-say]");
+  const alarm = section.querySelector("[data-gone]");
+  const source = new EventSource(section.dataset.run);
+  source.addEventListener("state", (event) => {
+    const state = JSON.parse(event.data);
+    alarm.textContent = "";
+    if (state.phase !== section.dataset.phase) {
+      source.close();
+      location.reload();
+      return;
+    }
+    live.innerHTML = state.html; // a template of the console's own, every value in it escaped
+    if (say.textContent !== state.say) say.textContent = state.say;
+  });
+  source.addEventListener("signed-out", () => {
+    source.close();
+    alarm.textContent = alarm.dataset.signedOut;
+  });
+  source.addEventListener("error", () => (alarm.textContent = alarm.dataset.gone));
+  window.addEventListener("pagehide", () => source.close());
+}
+
+const WANTS = { passkey, upload, drop, run };
 for (const [name, start] of Object.entries(WANTS)) {
   for (const element of document.querySelectorAll(`[data-${name}]`)) start(element);
 }
