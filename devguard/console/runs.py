@@ -100,17 +100,16 @@ class Runs:
                     f"look at it: {other.id}",
                 )
             run_id, folder = self.journal.new_folder()
-            try:
-                place(folder / "release.suit")
-                return self._begun(run_id, folder, wish)
-            except OSError as error:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise file_error(folder, error) from None
-            except BaseException:
-                shutil.rmtree(folder, ignore_errors=True)
-                raise
-            finally:
-                self.journal.prune(self.settings.clock(), self.settings.limits.keep_release)
+            with contextlib.ExitStack() as undo:
+                undo.callback(shutil.rmtree, folder, ignore_errors=True)
+                try:
+                    place(folder / "release.suit")
+                    run = self._begun(run_id, folder, wish)
+                except OSError as error:
+                    raise file_error(folder, error) from None
+                undo.pop_all()
+            self.journal.prune(self.settings.clock(), self.settings.limits.keep_release)
+            return run
 
     def _begun(self, run_id: str, folder: Path, wish: Wish) -> Run:
         args, shown = self._args(wish, folder)
