@@ -121,7 +121,7 @@ def run(wish: Wish, url: str | None = None) -> Result:
         setup.write(folder / "setup.json")
         stack.enter_context(_devices(folder))
         crew = stack.enter_context(_Crew(folder, wish))
-        result = _work(store, queue, setup, crew, server)
+        result = _work(wish, store, queue, setup, crew, server)
         crew.stop()
         return _judged(store, setup, result)
 
@@ -199,9 +199,8 @@ class _Crew:
                 process.wait(timeout=10)
 
 
-def _work(store: Store, queue: Queue, setup: Setup, crew: _Crew, server: Postgres | None) -> Result:
+def _work(wish: Wish, store: Store, queue: Queue, setup: Setup, crew: _Crew, server: Postgres | None) -> Result:
     """Let the crew work, kill, crash and double what was wished for, until the campaign is over or the time is up."""
-    wish = crew._wish
     result = Result(wish)
     dice = random.Random(wish.seed)  # noqa: S311 (who is killed)
     kills = sorted(dice.randrange(wish.devices * 5 // 100, wish.devices * 90 // 100 + 1) for _ in range(wish.kills))

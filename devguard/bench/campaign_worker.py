@@ -25,6 +25,7 @@ from devguard.bench.campaign_setup import Setup, device_signer, grant_for
 from devguard.campaign.leases import Delivery, Lease, claim, deliver
 from devguard.campaign.queue import Pace, Queue
 from devguard.campaign.state import Outcome, outcome_of
+from devguard.campaign.store import moment
 from devguard.errors import DevguardError, DeviceRefused, LinkError, Refused
 from devguard.grant.claims import read_grant
 from devguard.ledger.schema import devices, grant_uses, pushes, reports
@@ -101,7 +102,7 @@ class Worker:
 
     def claim(self, conn: Connection, campaign: str, serial: str, token: str) -> Lease | None:
         """The lease, None where it is not to be had."""
-        return claim(conn, campaign, self.name, int(time.time()), token, serial=serial)
+        return claim(conn, campaign, self.name, moment(conn, int(time.time())), token, serial=serial)
 
     def _push(self, lease: Lease) -> bytes:
         """From the grant to the evidence of a signed report; its digest."""
@@ -150,7 +151,7 @@ class Worker:
 
     def deliver(self, conn: Connection, lease: Lease, outcome: Outcome, code: str | None) -> Delivery:
         """Hand the outcome back."""
-        return deliver(conn, lease, outcome, code, int(time.time()))
+        return deliver(conn, lease, outcome, code, moment(conn, int(time.time())))
 
 
 def _digest_of(grant: bytes) -> bytes:

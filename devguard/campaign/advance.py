@@ -18,6 +18,7 @@ from devguard.campaign.store import (
     counts,
     leave_out,
     load,
+    moment,
     open_ring,
     open_rings,
     order,
@@ -63,11 +64,11 @@ def advance(conn: Connection, name: str, now: int) -> Advance:
     return Advance(campaign.state, confirmed, expired, tuple(opened), why)
 
 
-def advance_all(store: Store, now: int) -> dict[str, Advance]:
-    """Move every campaign on that something may still happen in, each in a transaction of its own. Raises as
-    `Store.run`."""
+def advance_all(store: Store, own: int) -> dict[str, Advance]:
+    """Move every campaign on that something may still happen in, each in a transaction of its own. own: the caller's
+    clock, see `moment`. Raises as `Store.run`."""
     with store.read() as conn:
-        names = running(conn)
+        names, now = running(conn), moment(conn, own)
     return {name: store.run(partial(advance, name=name, now=now)) for name in names}
 
 

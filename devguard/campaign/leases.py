@@ -77,7 +77,13 @@ NO_LEASE: dict[str, Any] = {"lease": None, "lease_by": None, "lease_until": None
 
 
 def give_back(conn: Connection, lease: Lease) -> bool:
-    """Hand a device back that nothing was done with; it counts as no try. False where the lease was lost."""
+    """Hand a device back that nothing was done with; it counts as no try.
+
+    False where the lease was lost, or its outcome is said already.
+    """
+    said = select(outcomes.c.lease).where(outcomes.c.campaign == lease.campaign, outcomes.c.lease == lease.token)
+    if conn.execute(said).first() is not None:
+        return False
     where = (members.c.campaign == lease.campaign, members.c.serial == lease.serial, members.c.lease == lease.token)
     values = {"phase": Phase.DUE.value, "tries": members.c.tries - 1, **NO_LEASE}
     done = conn.execute(update(members).where(*where, members.c.phase == Phase.CLAIMED.value).values(**values))

@@ -27,7 +27,7 @@ from sqlalchemy import select
 
 from devguard.campaign.advance import advance_all
 from devguard.campaign.state import Phase, may_hand_out
-from devguard.campaign.store import load, open_rings
+from devguard.campaign.store import load, moment, open_rings
 from devguard.campaign.tables import members
 from devguard.errors import LinkError, Refused
 from devguard.ledger.store import Store
@@ -162,7 +162,7 @@ class Queue:
         with self.store.read() as conn:
             campaign = load(conn, name)
             try:
-                may_hand_out(name, campaign.state, campaign.plan, int(self.clock()))
+                may_hand_out(name, campaign.state, campaign.plan, moment(conn, int(self.clock())))
             except Refused:
                 return []
             query = select(members.c.serial).where(

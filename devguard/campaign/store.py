@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, text, update
 
 from devguard.campaign.plan import Candidate, Goal, Plan, assign, choose
 from devguard.campaign.plan_file import plan_from_json, plan_to_json
@@ -49,6 +49,14 @@ def inventory(conn: Connection, model: str) -> list[Candidate]:
         Candidate(row.serial, row.model, sites_of(row.site), row.version, row.sequence, row.manifest_digest)
         for row in conn.execute(query)
     ]
+
+
+def moment(conn: Connection, own: int) -> int:
+    """The time that campaigns go by, epoch seconds: the server's own on PostgreSQL, so that no station whose clock is
+    ahead ends another one's lease; on SQLite, which is one station's, its own."""
+    if conn.dialect.name != "postgresql":
+        return own
+    return int(conn.execute(text("SELECT extract(epoch FROM clock_timestamp())")).scalar_one())
 
 
 def sites_of(text: str | None) -> frozenset[str]:

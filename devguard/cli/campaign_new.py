@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def new(invocation: Invocation, file: Path, release: Path | None, trust: Path | None) -> None:
     """Make a campaign of PLAN.toml over the devices that the ledger knows. It is a draft until it is started."""
     from devguard.campaign.plan_file import MAX_SIZE, parse_plan
-    from devguard.campaign.store import create, inventory
+    from devguard.campaign.store import create, inventory, moment
     from devguard.custody.files import read_limited
 
     with recorded(invocation, "campaign.new") as note, campaign_store(invocation) as store:
@@ -32,7 +32,7 @@ def new(invocation: Invocation, file: Path, release: Path | None, trust: Path | 
         note.details["campaign"] = plan.name
         goal = goal_of(invocation, note, release or file.parent / plan.release, trust)
         with store.begin() as conn:
-            placed = create(conn, plan, goal, inventory(conn, goal.model), operator(), invocation.now())
+            placed = create(conn, plan, goal, inventory(conn, goal.model), operator(), moment(conn, invocation.now()))
             note.details["devices"] = str(len(placed))
             note.commit()
     invocation.result(_data(plan, goal, placed), f"{plan.name}: a draft, {len(placed)} devices to {goal.version}")

@@ -71,8 +71,10 @@ def _change(
     note.details["campaign"] = name
     if reason is not None:
         note.details["reason"] = reason
+    from devguard.campaign.store import moment
+
     with campaign_store(invocation) as store, store.begin() as conn:
-        data = act(conn, invocation.now())
+        data = act(conn, moment(conn, invocation.now()))
         note.commit()
     return data
 

@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 def status(invocation: Invocation, name: str | None) -> None:
     """List all campaigns, or show how NAME stands as of now: its rings, what stops it, when it goes on."""
     from devguard.campaign.advance import advance
-    from devguard.campaign.store import everything, load
+    from devguard.campaign.store import everything, load, moment
 
-    now = invocation.now()
     with campaign_store(invocation) as store:
         if name is None:
             with store.read() as conn:
@@ -34,6 +33,7 @@ def status(invocation: Invocation, name: str | None) -> None:
             invocation.result({"campaigns": rows}, text or "no campaign")
             return
         with store.begin() as conn:
+            now = moment(conn, invocation.now())
             advance(conn, name, now)
         with store.read() as conn:
             data = _standing(conn, load(conn, name), now)
@@ -102,11 +102,11 @@ def _table(rings: list[dict[str, Any]]) -> None:
 def report(invocation: Invocation, name: str) -> None:
     """Add NAME up: every device in one phase, every end with its reason. Exit 1 where the figures do not agree."""
     from devguard.campaign.advance import advance
-    from devguard.campaign.store import load, report_of
+    from devguard.campaign.store import load, moment, report_of
 
     with campaign_store(invocation) as store:
         with store.begin() as conn:
-            advance(conn, name, invocation.now())
+            advance(conn, name, moment(conn, invocation.now()))
         with store.read() as conn:
             one = load(conn, name)
             found = report_of(conn, one)

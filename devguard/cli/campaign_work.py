@@ -133,12 +133,12 @@ class Bench:
         """The next device, on record as handed out before it is; None where none is due."""
         from devguard.campaign.advance import advance
         from devguard.campaign.leases import claim
-        from devguard.campaign.store import load
+        from devguard.campaign.store import load, moment
 
-        now = self.invocation.now()
         with recorded(self.invocation, "campaign.work") as note:
             note.details["campaign"] = self.name
             with self.store.begin() as conn:
+                now = moment(conn, self.invocation.now())
                 advance(conn, self.name, now)
             with self.store.begin() as conn:
                 token = os.urandom(12).hex()
@@ -237,12 +237,13 @@ class Bench:
         """Give the ledger what was recorded of it, then the outcome."""
         from devguard.campaign.advance import advance
         from devguard.campaign.leases import deliver
+        from devguard.campaign.store import moment
 
+        own = self.invocation.now()
         try:
             hand_over(self.invocation, self.store)
-            now = self.invocation.now()
-            done = self.store.run(lambda conn: deliver(conn, lease, outcome, code, now))
-            self.store.run(lambda conn: advance(conn, self.name, now))
+            done = self.store.run(lambda conn: deliver(conn, lease, outcome, code, moment(conn, own)))
+            self.store.run(lambda conn: advance(conn, self.name, moment(conn, own)))
         except LinkError:
             self.invocation.note(
                 f"note: {lease.serial} is on record here; the campaign learns it from the ledger later"

@@ -164,7 +164,10 @@ def test_killed_workers_a_crashed_database_and_duplicates(server: None) -> None:
     assert result.started >= 3
 
 
-@pytest.mark.parametrize(("rule", "kind"), [(SUMS, "no-lease"), (SUMS, "counts-twice"), (LOST, "forgets")])
+@pytest.mark.parametrize(
+    ("rule", "kind"),
+    [(SUMS, "no-lease"), (SUMS, "counts-twice"), pytest.param(LOST, "forgets", marks=pytest.mark.slow)],
+)
 def test_a_broken_worker_is_found(server: None, postgres: postgresql.Server, rule: int, kind: str) -> None:
     url = postgres.database()
     wish = Wish(devices=6, workers=1, duplicates=True, lease=2, limit=8, worker=(str(BROKEN), kind))

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import shutil
+import tempfile
 import threading
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from sqlalchemy import delete, func, select
 
 from campaign_support import GOAL, PUMP, T0, by_itself, plan, raise_incident, settle, sign
@@ -20,6 +29,7 @@ from devguard.campaign.store import (
     everything,
     inventory,
     load,
+    moment,
     open_by_hand,
     open_rings,
     order,
@@ -27,9 +37,9 @@ from devguard.campaign.store import (
     running,
 )
 from devguard.campaign.tables import members, outcomes
-from devguard.errors import DevguardError
+from devguard.errors import DevguardError, Refused
 from devguard.ledger.schema import devices
-from devguard.ledger.store import Store
+from devguard.ledger.store import Store, sqlite_url
 
 OK, FAILED, REFUSED = Outcome.CONFIRMED, Outcome.FAILED, Outcome.REFUSED
 
@@ -202,6 +212,16 @@ def test_a_lease_that_is_given_back_is_no_try(store: Store) -> None:
     with store.read() as conn:
         assert conn.execute(select(members.c.tries, members.c.lease)).one() == (0, None)
     assert must(store, "b").serial == "IP-0"
+
+
+def test_a_lease_whose_outcome_is_said_is_not_given_back(store: Store) -> None:
+    begin(store, plan(), 1)
+    lease = must(store, "a")
+    say(store, lease, OK)
+    with store.begin() as conn:
+        assert not give_back(conn, lease)
+    assert phases(store) == {"IP-0": "claimed"}
+    assert faults(store) == ()
 
 
 @pytest.mark.parametrize(("what", "code"), [(Order.PAUSE, "campaign.stopped"), (Order.STOP, "campaign.stopped")])
@@ -381,3 +401,101 @@ def test_duplicates_at_once_count_once(store: Store) -> None:
         one.join(timeout=60)
     assert sorted(found) == [False, False, False, True]
     assert faults(store) == ()
+
+
+def test_a_group_goes_by_the_clock_of_its_database(store: Store) -> None:
+    with store.read() as conn:
+        found = moment(conn, 7)
+    assert found == 7 if store.dialect == "sqlite" else abs(found - time.time()) < 300
+
+
+@functools.cache
+def begun() -> Path:
+    """The file of a store with a running campaign, made once."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    with Store.open(sqlite_url(folder / "one")) as store:
+        begin(store, plan(tries=2, lease=600), 4)
+        with store.read() as conn:
+            conn.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    return folder / "one"
+
+
+class Benches(RuleBasedStateMachine):
+    """Three benches, four devices, anything at any time: every step leaves figures that add up, nobody is held twice,
+    and a device is done if and only if it signed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = Store.open(sqlite_url(Path(shutil.copy(begun(), self.folder.name))))
+        self.now, self.leases, self.signed = T0, [], set[str]()
+
+    def teardown(self) -> None:
+        self.store.close()
+        self.folder.cleanup()
+
+    def act(self, work: Any, *arguments: Any) -> Any:
+        """One transaction; that a campaign does not run, or a device is not due, is an answer."""
+        code, found = None, None
+        try:
+            with self.store.begin() as conn:
+                found = work(conn, *arguments)
+        except Refused as error:
+            code = error.code
+        assert code in (None, "campaign.stopped", "campaign.order")
+        return found
+
+    @rule(serial=st.none() | st.sampled_from(["IP-0", "IP-3"]))
+    def claim(self, serial: str | None) -> None:
+        token = f"t{len(self.leases)}"
+        lease = self.act(lambda conn: claim(conn, "c", "x", self.now, token, serial=serial))
+        if lease is not None:
+            held = [one for one in self.leases if one.serial == lease.serial and one.until > self.now]
+            assert not held or held[-1].token in self.settled()
+            self.leases.append(lease)
+
+    def settled(self) -> set[str]:
+        """Leases that nobody holds any more."""
+        with self.store.read() as conn:
+            running_now = set(conn.execute(select(members.c.lease)).scalars())
+        return {one.token for one in self.leases} - running_now
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data(), outcome=st.sampled_from(Outcome))
+    def say(self, data: st.DataObject, outcome: Outcome) -> None:
+        lease = data.draw(st.sampled_from(self.leases))
+        self.act(deliver, lease, outcome, None if outcome is OK else "link.timeout", self.now)
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def give_back(self, data: st.DataObject) -> None:
+        self.act(give_back, data.draw(st.sampled_from(self.leases)))
+
+    @rule(number=st.integers(0, 3))
+    def sign(self, number: int) -> None:
+        self.act(sign, f"IP-{number}")
+        self.signed.add(f"IP-{number}")
+
+    @rule(seconds=st.sampled_from([1, 300, 600]))
+    def wait(self, seconds: int) -> None:
+        self.now += seconds
+
+    @rule(what=st.sampled_from([Order.PAUSE, Order.START]))
+    def order(self, what: Order) -> None:
+        self.act(order, "c", what, "x", self.now)
+
+    @rule(number=st.integers(0, 3))
+    def leave_out(self, number: int) -> None:
+        self.act(skip, "c", f"IP-{number}", self.now)
+
+    @invariant()
+    def adds_up(self) -> None:
+        move(self.store, self.now)
+        assert faults(self.store) == ()
+        done = {serial for serial, phase in phases(self.store).items() if phase == "done"}
+        assert done == self.signed
+
+
+TestBenches = Benches.TestCase
+TestBenches.settings = settings(max_examples=10, stateful_step_count=16, deadline=None)
