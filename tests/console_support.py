@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
 import time
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from starlette.testclient import TestClient
@@ -134,8 +136,71 @@ class Desk:
         return self.client.post(path, json=data, headers=headers, **more)
 
 
-def code_of(answer: httpx.Response) -> str:
+class Raw(NamedTuple):
+    """An answer as the application gave it to the server."""
+
+    status_code: int
+    headers: dict[str, str]
+    text: str
+
+    def json(self) -> Any:
+        return json.loads(self.text)
+
+
+async def _silence() -> AsyncIterator[bytes]:
+    yield b""
+
+
+def ask_raw(
+    desk: Desk,
+    method: str,
+    path: str,
+    headers: dict[str, str] | None = None,
+    chunks: AsyncIterator[bytes] | None = None,
+    seconds: float = 20,
+) -> Raw:
+    """One request chunk by chunk, as a server hands it on. A ConnectionError in `chunks` is a browser that is gone."""
+    settings = desk.console.settings
+    given = {"host": HOST, "origin": ORIGIN, "cookie": f"{settings.cookie}={desk.client.cookies[settings.cookie]}"}
+    said: list[Any] = []
+    body = chunks or _silence()
+
+    async def receive() -> dict[str, Any]:
+        try:
+            return {"type": "http.request", "body": await anext(body), "more_body": True}
+        except StopAsyncIteration:
+            if chunks is None:
+                await asyncio.sleep(3600)  # the browser listens
+            return {"type": "http.request", "body": b"", "more_body": False}
+        except ConnectionError:
+            return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        said.append(message)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "scheme": "http",
+        "query_string": b"",
+        "headers": [(name.encode(), value.encode()) for name, value in {**given, **(headers or {})}.items()],
+        "client": ("127.0.0.1", 9),
+        "server": ("127.0.0.1", 8123),
+    }
+    app: Any = desk.client.app
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), seconds))
+    text = b"".join(one.get("body", b"") for one in said[1:]).decode()
+    return Raw(said[0]["status"], {name.decode(): value.decode() for name, value in said[0]["headers"]}, text)
+
+
+def code_of(answer: httpx.Response | Raw | None) -> str:
     """The code of a refusal, from its page or its JSON."""
+    assert answer is not None
     if "application/json" in answer.headers.get("content-type", ""):
         return str(answer.json()["error"]["code"])
     found = re.search(r'<code class="code">([a-z.-]+)</code>', answer.text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from devguard.custody.files import read_limited
 from devguard.errors import DevguardError, LinkError, Refused
@@ -147,7 +149,7 @@ def configured(app: ASGIApp, identity: Identity) -> uvicorn.Config:
     """The server's settings: no access log (a link's ticket is in its URL), no proxy's word, no websockets."""
     config = uvicorn.Config(
         app,
-        http="h11",
+        http=Patient,
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -165,6 +167,39 @@ def configured(app: ASGIApp, identity: Identity) -> uvicorn.Config:
     if identity.tls is not None:
         config.ssl = tls_context(*identity.tls)
     return config
+
+
+class Patient(H11Protocol):
+    """HTTP whose requests have to begin in time: line and headers that drip in hold no connection for ever."""
+
+    seconds = 10.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A browser is there; it has something to say soon, or goes."""
+        super().connection_made(transport)
+        self._head: asyncio.TimerHandle | None = None
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes; they are the whole head of a request, or the clock runs."""
+        super().data_received(data)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing is waited for any more."""
+        super().connection_lost(exc)
+        self._end()
+
+    def _wait(self) -> None:
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._end()
+        elif self._head is None:
+            self._head = self.loop.call_later(self.seconds, self.transport.close)
+
+    def _end(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
 
 
 class Server(uvicorn.Server):

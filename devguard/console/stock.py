@@ -118,7 +118,7 @@ def ports(settings: Settings) -> list[tuple[str, str]]:
     """(port, description) of what may be pushed to: this machine's ports, and those the console was started with."""
     from devguard.link.driver import list_ports
 
-    found = {port.device: port.description for port in list_ports()}
+    found = {port.device: "" if port.description == "n/a" else port.description for port in list_ports()}
     return [*found.items(), *((port, "") for port in settings.ports if port not in found)]
 
 

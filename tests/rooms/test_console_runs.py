@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from console_support import Desk, code_of
+from console_support import Desk, ask_raw, code_of
 from devguard.console.app import make_console
 from devguard.console.journal import End, Journal, Run, alive, end_of, hold, read_run
 from devguard.console.runs import Phase, same_port
@@ -373,6 +373,50 @@ def test_nothing_is_approved_that_does_not_wait(desk: Desk, monkeypatch: pytest.
 
         asyncio.run(desk.console.runs.approve(run, "Tom", "k", "g", "p"))
     assert caught.value.code == "console.run"
+
+
+def events(desk: Desk, run: Run, **more: Any) -> list[tuple[str, dict[str, Any]]]:
+    """What a watcher is told until the stream ends: (event, data)."""
+    answer = ask_raw(desk, "GET", f"/bench/runs/{run.id}/events", **more)
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert answer.headers["cache-control"] == "no-store"
+    blocks = [block.split("\r\n") for block in answer.text.strip().split("\r\n\r\n")]
+    return [(one[0].removeprefix("event: "), json.loads(one[1].removeprefix("data: "))) for one in blocks]
+
+
+def test_watchers_are_told_what_changes_until_the_end(desk: Desk) -> None:
+    run = goes_on(desk, err=LINE)
+    until(lambda: desk.console.runs.state(run).progress is not None)
+    timer = threading.Timer(0.5, (desk.folder / "go").touch)
+    timer.start()
+    told = events(desk, run)
+    timer.join()
+    assert [name for name, _ in told] == ["state", "state"]
+    first, last = told[0][1], told[1][1]
+    assert (first["phase"], first["percent"], last["phase"]) == ("sending", 40, "ended")
+    assert 'value="40"' in first["html"]
+    assert first["say"] == "sending 40 percent"
+    assert desk.console.streams == 0
+
+
+def test_watching_keeps_nobody_signed_in(desk: Desk) -> None:
+    run = goes_on(desk, err=LINE)
+    limits = desk.console.settings.limits
+
+    def later() -> None:
+        desk.clock.now += limits.idle
+
+    threading.Timer(0.5, later).start()
+    told = events(desk, run)
+    assert told[-1][0] == "signed-out"
+    assert code_of(desk.get("/bench")) == "console.login"
+    assert alive(run.folder)  # the push goes on
+
+
+def test_watchers_are_bounded(desk: Desk) -> None:
+    run = goes_on(desk)
+    desk.console.streams = desk.console.settings.limits.streams
+    assert code_of(desk.get(f"/bench/runs/{run.id}/events")) == "console.busy"
 
 
 def test_ports_are_asked_but_for_those_in_use(desk: Desk) -> None:

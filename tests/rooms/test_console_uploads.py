@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from console_support import HOST, ORIGIN, Desk, code_of
+from console_support import Desk, Raw, ask_raw, code_of
 from devguard.console.app import make_console
 from devguard.console.settings import MIB, Limits
 from devguard.console.table import Role
@@ -308,58 +308,10 @@ async def body(desk: Desk, chunks: list[bytes]) -> AsyncIterator[bytes]:
     yield b"\r\n--B--\r\n"
 
 
-class Raw(NamedTuple):
-    status_code: int
-    headers: dict[str, str]
-    text: str
-
-    def json(self) -> Any:
-        raise AssertionError
-
-
 def post_raw(
     desk: Desk, chunks: AsyncIterator[bytes], headers: dict[str, str] | None = None, *, hears: bool = True
-) -> Any:
+) -> Raw | None:
     """POST /verify chunk by chunk, as a server hands it on. A ConnectionError in `chunks` is a browser that is gone."""
-    settings = desk.console.settings
-    given = {
-        "host": HOST,
-        "origin": ORIGIN,
-        "cookie": f"{settings.cookie}={desk.client.cookies[settings.cookie]}",
-        "content-type": "multipart/form-data; boundary=B",
-        **(headers or {}),
-    }
-    said: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        try:
-            return {"type": "http.request", "body": await anext(chunks), "more_body": True}
-        except StopAsyncIteration:
-            return {"type": "http.request", "body": b"", "more_body": False}
-        except ConnectionError:
-            return {"type": "http.disconnect"}
-
-    async def send(message: Any) -> None:
-        said.append(message)
-
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "path": "/verify",
-        "raw_path": b"/verify",
-        "root_path": "",
-        "scheme": "http",
-        "query_string": b"",
-        "headers": [(name.encode(), value.encode()) for name, value in given.items()],
-        "client": ("127.0.0.1", 9),
-        "server": ("127.0.0.1", 8123),
-    }
-    app: Callable[..., Awaitable[None]] = desk.client.app  # type: ignore[assignment]
-    asyncio.run(asyncio.wait_for(app(scope, receive, send), 20))  # type: ignore[arg-type]
-    if not hears:
-        return None
-    start = said[0]
-    text = b"".join(one.get("body", b"") for one in said[1:]).decode()
-    return Raw(start["status"], {name.decode(): value.decode() for name, value in start["headers"]}, text)
+    kind = {"content-type": "multipart/form-data; boundary=B"}
+    answer = ask_raw(desk, "POST", "/verify", {**kind, **(headers or {})}, chunks)
+    return answer if hears else None
