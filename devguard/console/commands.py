@@ -1,7 +1,7 @@
 """Running a `devguard` command to its end and taking its one JSON object.
 
 For what answers soon (a verdict, the ports, an approval). What goes on while pages come and go is a run: `runs`. No
-shell, nothing from standard input, no `DEVGUARD_*` of whoever started the console: a passphrase that lies in their
+shell, nothing from standard input, no passphrase and no PIN of whoever started the console: one that lies in their
 environment is not one that a person at a browser has given.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shlex
 import signal
 from collections.abc import Sequence
@@ -55,8 +56,9 @@ def error_in(data: dict[str, Any]) -> DevguardError | None:
 
 
 def environment() -> dict[str, str]:
-    """The environment of every command."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("DEVGUARD_")}
+    """The environment of every command: ours, without secrets."""
+    secret = re.compile(r"DEVGUARD_(.*_)?(PASSPHRASE|PIN)(_.*)?")
+    kept = {name: value for name, value in os.environ.items() if not secret.fullmatch(name)}
     return {**kept, "NO_COLOR": "1"}
 
 

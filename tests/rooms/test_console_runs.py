@@ -120,8 +120,10 @@ def test_the_command_and_what_stays_of_it(desk: Desk, monkeypatch: pytest.Monkey
 def test_no_secret_of_the_console_reaches_a_command(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     from devguard.console.commands import environment
 
-    monkeypatch.setenv("DEVGUARD_PIN", "1234")
-    assert not [name for name in environment() if name.startswith("DEVGUARD_")]
+    for name in ("PIN", "PASSPHRASE", "PUSH_PASSPHRASE_FD", "PUSH_SECOND_PASSPHRASE_FD", "STORE"):
+        monkeypatch.setenv(f"DEVGUARD_{name}", "1234")
+    monkeypatch.delenv("DEVGUARD_HOME", raising=False)
+    assert [name for name in environment() if name.startswith("DEVGUARD_")] == ["DEVGUARD_STORE"]
     for wrong in ("a\nb", "a\rb", "x" * 4001):
         assert code_of(begin(desk, passphrase=wrong)) == "key.passphrase"
     assert desk.calls == []
