@@ -260,7 +260,7 @@ CODE_ROWS: tuple[tuple[str, int, str, str], ...] = (
     ("campaign.release", 1, "the release is not the one that the campaign brings, or is for another model",
      "give the file of that very release: --release FILE.suit"),
     ("campaign.empty", 1, "the plan chooses no device of the inventory",
-     "look at model, sites, serials and versions of the plan; who runs the release already is not chosen"),
+     "bring the ledger level: `devguard ledger update`; who runs the release already is not chosen"),
     ("campaign.rings", 1, "a device is in no ring of the plan, or that ring cannot be opened now",
      "end the plan with a ring that takes every device; rings open one after the other"),
     ("campaign.overlap", 1, "a device waits in another campaign already",

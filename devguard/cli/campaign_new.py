@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from devguard.cli.campaign_store import campaign_store
 from devguard.cli.context import Command, Invocation
+from devguard.cli.ledger_store import open_store
 from devguard.cli.record import Note, operator, recorded
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def new(invocation: Invocation, file: Path, release: Path | None, trust: Path | 
     from devguard.campaign.store import create, inventory, moment
     from devguard.custody.files import read_limited
 
-    with recorded(invocation, "campaign.new") as note, campaign_store(invocation) as store:
+    with recorded(invocation, "campaign.new") as note, open_store(invocation, create=True) as store:
         plan = parse_plan(read_limited(file, MAX_SIZE))
         note.details["campaign"] = plan.name
         goal = goal_of(invocation, note, release or file.parent / plan.release, trust)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from devguard.cli.campaign_store import campaign_store
 from devguard.cli.context import Command, Invocation
+from devguard.cli.ledger_store import open_store
 from devguard.cli.record import Note, operator, recorded
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _change(
         note.details["reason"] = reason
     from devguard.campaign.store import moment
 
-    with campaign_store(invocation) as store, store.begin() as conn:
+    with open_store(invocation, create=True) as store, store.begin() as conn:
         data = act(conn, moment(conn, invocation.now()))
         note.commit()
     return data

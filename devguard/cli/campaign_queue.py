@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from devguard.cli.campaign_store import campaign_store
 from devguard.cli.context import Command, Invocation
+from devguard.cli.ledger_store import open_store
 from devguard.cli.record import recorded
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def queue(invocation: Invocation, once: bool) -> None:
     Benches do the same whenever they take a device; this is for rings that ought to open, and rules that ought to
     stop, while no bench is at work. Several may run at once.
     """
-    with recorded(invocation, "campaign.queue") as note, campaign_store(invocation) as store:
+    with recorded(invocation, "campaign.queue") as note, open_store(invocation, create=True) as store:
         if once:
             from devguard.campaign.advance import advance_all
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from devguard.cli.campaign_store import campaign_store
 from devguard.cli.context import Command, Invocation, VerdictExit
+from devguard.cli.ledger_store import open_store
 from devguard.cli.times import iso
 from devguard.errors import Exit
 
@@ -25,7 +25,7 @@ def status(invocation: Invocation, name: str | None) -> None:
     from devguard.campaign.advance import advance
     from devguard.campaign.store import everything, load, moment
 
-    with campaign_store(invocation) as store:
+    with open_store(invocation, create=True) as store:
         if name is None:
             with store.read() as conn:
                 rows = [_line(one) for one in everything(conn)]
@@ -104,7 +104,7 @@ def report(invocation: Invocation, name: str) -> None:
     from devguard.campaign.advance import advance
     from devguard.campaign.store import load, moment, report_of
 
-    with campaign_store(invocation) as store:
+    with open_store(invocation, create=True) as store:
         with store.begin() as conn:
             advance(conn, name, moment(conn, invocation.now()))
         with store.read() as conn:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from devguard.cli.campaign_store import campaign_store, hand_over
 from devguard.cli.context import Command, Invocation
+from devguard.cli.ledger_store import anchor_for, document_files, open_store, station_name
 from devguard.cli.push import Pusher, Wish, progress_option
 from devguard.cli.record import Note, operator, recorded
 from devguard.cli.visit import Errand, check_errand, visit_options
@@ -81,7 +81,7 @@ def work(invocation: Invocation, /, **options: Any) -> None:
     own = {one.name: options.pop(one.name) for one in fields(Errand)}
     errand = Errand(**own)
     check_errand(errand)
-    with campaign_store(invocation) as store:
+    with open_store(invocation, create=True) as store:
         bench = Bench(Shift.of(invocation), store, errand, **options)
         bench.run()
     data = {"campaign": bench.name, "devices": [one.to_json() for one in bench.turns], "ended": bench.ended}
@@ -241,7 +241,7 @@ class Bench:
 
         own = self.invocation.now()
         try:
-            hand_over(self.invocation, self.store)
+            self._hand_over()
             done = self.store.run(lambda conn: deliver(conn, lease, outcome, code, moment(conn, own)))
             self.store.run(lambda conn: advance(conn, self.name, moment(conn, own)))
         except LinkError:
@@ -250,6 +250,21 @@ class Bench:
             )
             raise
         return done
+
+    def _hand_over(self) -> None:
+        """What this station's log has and the ledger has not, as `devguard ledger update` takes it."""
+        from devguard.ledger.rebuild import take_log
+
+        home = self.invocation.home
+        take_log(
+            self.store,
+            home.evidence_folder,
+            home.station().key,
+            now=self.invocation.now(),
+            name=station_name(self.invocation),
+            documents=document_files(self.invocation),
+            anchor=anchor_for(home, self.store),
+        )
 
 
 def _print(data: dict[str, Any]) -> None:

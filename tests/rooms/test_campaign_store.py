@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, inspect, select
 
 from campaign_support import GOAL, PUMP, T0, by_itself, plan, raise_incident, settle, sign
 from devguard.campaign.advance import advance
@@ -36,8 +36,10 @@ from devguard.campaign.store import (
     report_of,
     running,
 )
-from devguard.campaign.tables import members, outcomes
+from devguard.campaign.tables import TABLES, members, outcomes
 from devguard.errors import DevguardError, Refused
+from devguard.ledger.migrate import migrate
+from devguard.ledger.rebuild import rebuild
 from devguard.ledger.schema import devices
 from devguard.ledger.store import Store, sqlite_url
 
@@ -499,3 +501,30 @@ class Benches(RuleBasedStateMachine):
 
 TestBenches = Benches.TestCase
 TestBenches.settings = settings(max_examples=10, stateful_step_count=16, deadline=None)
+
+
+def test_the_tables_go_and_come_and_a_rebuilt_ledger_leaves_them_alone(store: Store) -> None:
+    begin(store, plan(), 2)
+    must(store, "a")
+    rebuild(store)
+    assert phases(store) == {"IP-0": "claimed", "IP-1": "due"}
+    migrate(store, "0001")
+    with store.read() as conn:
+        assert not set(inspect(conn).get_table_names()) & {table.name for table in TABLES}
+        assert set(inspect(conn).get_table_names()) >= {"devices", "records"}
+    migrate(store)
+    with store.begin() as conn:
+        settle(conn, 2)
+        create(conn, plan(), GOAL, inventory(conn, PUMP), "x", T0)
+    assert phases(store) == {"IP-0": "due", "IP-1": "due"}
+
+
+def test_the_revision_makes_the_tables_that_are_meant(store: Store) -> None:
+    with store.read() as conn:
+        for table in TABLES:
+            made = {one["name"]: one["nullable"] for one in inspect(conn).get_columns(table.name)}
+            assert made == {column.name: column.nullable for column in table.columns}
+            keys = inspect(conn).get_pk_constraint(table.name)["constrained_columns"]
+            assert keys == [column.name for column in table.primary_key]
+            found = {one["name"] for one in inspect(conn).get_indexes(table.name)}
+            assert found == {one.name for one in table.indexes}
