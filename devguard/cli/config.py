@@ -20,6 +20,7 @@ from typing import Any
 
 import click
 
+from devguard.cli.group import SECTION as GROUP
 from devguard.cli.incidents import SECTION
 from devguard.errors import Malformed
 
@@ -34,7 +35,7 @@ def option_defaults(file: Path, config: Mapping[str, Any], ctx: click.Context) -
             raise Malformed("config.malformed", f"{file}: [{where}] is not a table of options")
         if isinstance(parent.command, click.Group):
             sections = parent.command.list_commands(parent)
-            _known(file, where, section, sections if where else [*sections, SECTION])
+            _known(file, where, section, sections if where else [*sections, SECTION, GROUP])
         name = child.info_name or ""
         where = f"{where}.{name}".lstrip(".")
         section = section.get(name, {})

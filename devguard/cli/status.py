@@ -8,6 +8,7 @@ import click
 
 from devguard.cli.context import Command, Invocation
 from devguard.cli.grant_revoke import kept_grants, kept_line
+from devguard.cli.status_store import store_lines, store_status
 from devguard.cli.times import iso, left
 from devguard.errors import DevguardError
 
@@ -26,6 +27,7 @@ def status(invocation: Invocation, no_ports: bool) -> None:
         "technicians": _technicians(invocation, now),
         "keys": _keys(invocation),
         "shelf": _shelf(invocation, now),
+        "store": store_status(invocation),
         "ports": [] if no_ports else _ports(),
     }
     invocation.result(data, _text(data))
@@ -148,6 +150,7 @@ def _text(data: dict[str, Any]) -> str:
     elif memory["latest"] is not None:
         lines.append(f"memory trust version {memory['trust_version']}, latest time {memory['latest']}")
     lines += _shelf_text(data["shelf"])
+    lines += store_lines(data["store"])
     lines += _technicians_text(data["technicians"])
     lines += [f"grant  {kept_line(row)}" for row in data["grants"]]
     if not data["grants"]:

@@ -14,8 +14,11 @@ from devguard.cli.times import iso
 from devguard.errors import Refused
 
 if TYPE_CHECKING:
+    from devguard.cli.record import Note
     from devguard.custody.keyfile import FileSigner
     from devguard.grant.suspensions import Suspensions
+    from devguard.grant.technicians import Roster
+    from devguard.trust.document import TrustDocument
 
 _authority = click.option(
     "--authority", "authorities", multiple=True, required=True, metavar="KEY", help="A technician-authority key."
@@ -86,23 +89,37 @@ def sign(invocation: Invocation, file: Path, authorities: tuple[str, ...], passp
 @click.pass_obj
 def import_(invocation: Invocation, file: Path, trust_file: Path | None) -> None:
     """Take over a signed list of suspensions: it counts here from now on. An older list changes nothing."""
-    from devguard.cli.standing import changing
     from devguard.custody.files import read_limited
     from devguard.grant.suspensions import MAX_LIST, read_list
-    from devguard.grant.take import take_list
 
-    with recorded(invocation, "technician.import") as note, changing(note) as change:
+    with recorded(invocation, "technician.import") as note:
         one = read_list(read_limited(file, MAX_LIST))
-        note.details.update(_details(one))
-        before = change.roster
-        after, whole = take_list(before, one, invocation.home.trust(trust_file), note.now)
-        change.keep(after.without_expired(note.now))
-    new = {subject for subject, said in after.statements.items() if before.statements.get(subject) != said}
-    data = {"changed": len(new) + len(after.revoked.keys() - before.revoked.keys()), "lifts": whole, **_as_dict(one)}
+        changed, whole = take_over(note, one, invocation.home.trust(trust_file))
+    data = {"changed": changed, "lifts": whole, **_as_dict(one)}
     lines = [_text(one), f"in use here; {data['changed']} new"]
     if not whole and any(not said.suspended for said in one.statements):
         lines.append("suspensions it would lift stay: too few authorities have signed it")
     invocation.result(data, "\n".join(lines))
+
+
+def take_over(note: Note, one: Suspensions, trust: TrustDocument) -> tuple[int, bool]:
+    """Let what a list says count here, on record: (how much of it is new, whether it lifts suspensions too). Raises as
+    `grant.take.take_list`."""
+    from devguard.cli.standing import changing
+    from devguard.grant.take import take_list
+
+    with changing(note) as change:
+        note.details.update(_details(one))
+        before = change.roster
+        after, whole = take_list(before, one, trust, note.now)
+        change.keep(after.without_expired(note.now))
+    return news(before, after), whole
+
+
+def news(before: Roster, after: Roster) -> int:
+    """How many statements and revocations one list of technicians has that another does not."""
+    new = {subject for subject, said in after.statements.items() if before.statements.get(subject) != said}
+    return len(new) + len(after.revoked.keys() - before.revoked.keys())
 
 
 def _signers(invocation: Invocation, references: Sequence[str], fd: int | None) -> list[FileSigner]:

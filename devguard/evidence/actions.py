@@ -17,7 +17,7 @@ _BY_AREA: Final = {
     "grant": "check delegate issue request revoke sign",
     "incident": "export new open release",
     "key": "ceremony ceremony-check check new",
-    "ledger": "backup migrate rebuild restore update",
+    "ledger": "backup fetch migrate rebuild restore send update",
     "memory": "recover",
     "release": "approve check digest push push-begun recover recover-begun sign state verify",
     "shelf": "carry get init publish refresh renew rotate sign",

@@ -19,7 +19,9 @@ from devguard.evidence.record import Record
 if TYPE_CHECKING:
     from devguard.ledger.take import Held
 
-ACTIONS: Final = ("ledger.update", "ledger.restore")
+ACTIONS: Final = ("ledger.update", "ledger.restore", "ledger.send")
+SENDING: Final = ("ledger.update", "ledger.send")
+"""Records of having handed something over: where only they are new, nothing is."""
 STORE, RECORDS, ROOT = "store", "records", "root"
 
 
