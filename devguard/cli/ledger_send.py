@@ -99,6 +99,7 @@ def _round(invocation: Invocation, wish: Wish) -> dict[str, Any]:
 
 
 def _sent(invocation: Invocation, note: Note, store: Store, wish: Wish) -> dict[str, Any]:
+    from devguard.cli.ledger_store import station_name
     from devguard.ledger.handover import Station, hand_over
 
     home = invocation.home
@@ -107,7 +108,7 @@ def _sent(invocation: Invocation, note: Note, store: Store, wish: Wish) -> dict[
     given = _give_lists(note, store, wish.lists)
     handed = hand_over(
         store,
-        Station(home.evidence_folder, home.station(), invocation.now),
+        Station(home.evidence_folder, home.station(), invocation.now, station_name(invocation)),
         anchors=lambda name: anchor_in(home.evidence_folder, name),
         again=wish.again is not None,
         watch=lambda taken: invocation.note(f"{taken.records} records handed over") if taken.new else None,

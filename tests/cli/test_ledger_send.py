@@ -292,7 +292,9 @@ def test_watch_survives_a_store_that_comes_and_goes(world: World, home: Path, tm
     said = finish(process)
     assert said.status == 130
     silent = [one["code"] for one in records(home) if one["action"] == "ledger.send" and one["code"] is not None]
-    assert [one for one in silent if one != "internal.interrupted"] == ["ledger.unreachable"]  # recorded once, however long it lasted
+    assert [one for one in silent if one != "internal.interrupted"] == [
+        "ledger.unreachable"
+    ]  # recorded once, however long it lasted
     found = in_store(url)
     assert found == in_log(home)[: len(found)]
 

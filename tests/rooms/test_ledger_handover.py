@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select, update
 
@@ -438,7 +438,8 @@ STEP = st.one_of(
 )
 
 
-@given(steps=st.lists(STEP, max_size=8))
+@settings(max_examples=12)
+@given(steps=st.lists(STEP, max_size=6))
 def test_the_store_has_a_beginning_of_the_log_after_every_step(steps: list[tuple[str, int]]) -> None:
     with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
         patch.setattr(handover, "database_time", lambda _conn: NOW + 500)
