@@ -42,10 +42,10 @@ def interrupted(*_):
     sys.stderr.write("error: interrupted; state is safe, nothing is half-written\\n")
     sys.exit(130)
 signal.signal(signal.SIGINT, interrupted)
-for name, content in answer.get("files", {}).items():
-    place = next(one for one in args if one.startswith("--approval=")).partition("=")[2]
-    with open(place + name, "wb") as file:
-        file.write(bytes.fromhex(content))
+for option, content in answer.get("write", {}).items():
+    for place in [one[len(option):] for one in args if one.startswith(option)]:
+        with open(place, "w") as file:
+            file.write(content)
 while answer.get("until") and not os.path.exists(answer["until"]):
     time.sleep(0.01)
 if answer["data"] is not None:
@@ -114,7 +114,7 @@ class Desk:
 
     def answers(self, data: dict[str, Any] | None, status: int = 0, **more: Any) -> None:
         """What the next commands print, and how they end. `err`: on standard error; `until`: not before that file is
-        there, or an interrupt comes; `files`: what is written beside the approval, as hexadecimal."""
+        there, or an interrupt comes; `write`: option -> text that is written where it says."""
         (self.folder / "answer.json").write_text(json.dumps({"data": data, "status": status, **more}))
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from typing import Final
 
 from devguard.errors import Refused
@@ -20,6 +21,8 @@ _NEEDED: Final = (
 
 def need_web() -> None:
     """Return when the console can be served; `Refused("console.package")` naming what is not installed."""
+    if os.name != "posix":
+        raise Refused("console.package", "the console holds its runs by means of POSIX systems", "serve it on one")
     lacking = [name for module, name in _NEEDED if importlib.util.find_spec(module) is None]
     if lacking:
         raise Refused("console.package", f"not installed: {', '.join(lacking)}")

@@ -20,7 +20,7 @@ from devguard.console.journal import Journal, Run, alive, hold, result_of, tail
 from devguard.console.settings import Settings
 from devguard.console.stock import needs_two
 from devguard.custody.files import file_error
-from devguard.errors import LinkError, Malformed, Refused
+from devguard.errors import DevguardError, LinkError, Malformed, Refused
 from devguard.trust.model import same_person
 
 _AGAIN: Final = 30.0  # seconds after which a stop may be asked for once more
@@ -167,7 +167,12 @@ class Runs:
             os.close(secret)
             os.close(lock)
         self._children[run.id] = process
-        return self.journal.save(replace(run, pid=process.pid))
+        try:
+            return self.journal.save(replace(run, pid=process.pid))
+        except DevguardError:  # a push that nobody could stop does not go on
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise
 
     def _status(self, run_id: str) -> int | None:
         """The exit status of a process that has ended; None where this console is not its parent."""

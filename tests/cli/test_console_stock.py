@@ -64,11 +64,16 @@ def test_a_real_push_is_refused_before_any_port_and_says_why(world: World, home:
     desk = Desk.make(home.parent / "desk", real=True, home=Home(home), ports=("/dev/none",)).as_role(Role.TECHNICIAN)
     page = desk.get("/bench").text
     assert "Tess Technician (tech)" in page
+    (home / "releases").mkdir()
+    shutil.copy(world.suits["1.1.0"], home / "releases" / "abc.suit")
     form = {"csrf": desk.csrf, "port": "/dev/none", "serial": "IP-44", "key": "tech", "passphrase": PASSPHRASE}
-    answer = desk.client.post("/bench/push", data=form, files={"file": ("p.suit", world.suits["1.1.0"].read_bytes())})
+    nothing = {"file": ("", b"")}
+    answer = desk.client.post("/bench/push", data={**form, "release": "kept:abc"}, files=nothing)
     place = answer.headers["location"]
     end = time.monotonic() + 30
     while "data-ended" not in desk.get(place).text and time.monotonic() < end:
         time.sleep(0.05)
     assert code_of(desk.get(place)) == "grant.missing"
     assert 'data-ended="refused"' in desk.get(place).text
+    assert "insulin-pump-1.1.0.suit" in desk.get(place).text
+    assert (home / "releases" / "abc.suit").exists()

@@ -5,12 +5,15 @@ Invariant: nothing is answered that is not in the table, and nothing in the tabl
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.routing import Route
 
-from console_support import HOST, ORIGIN, Desk, code_of
+from console_support import HOST, ORIGIN, Desk, ask_raw, code_of
 from devguard.console.app import handler_of
 from devguard.console.guard import Guard
 from devguard.console.headers import ALWAYS
@@ -142,8 +145,8 @@ def test_a_session_ends_when_idle_and_in_the_end(desk: Desk) -> None:
     assert (idle.get("/").status_code, code_of(idle.get("/"))) == (401, "console.login")
     busy = desk.as_role(Role.VIEWER)
     began = desk.clock.now
-    while desk.clock.now - began < limits.absolute - 60:
-        desk.clock.now += 59
+    while desk.clock.now - began < limits.absolute - 800:
+        desk.clock.now += 790
         assert busy.get("/").status_code == 200
     desk.clock.now = began + limits.absolute
     assert busy.get("/").status_code == 401
@@ -196,3 +199,31 @@ def test_cookies_of_others_do_not_hide_ours(desk: Desk) -> None:
     )
     assert desk.client.get("/", headers={"cookie": cookie}).status_code == 200
     assert desk.client.get("/", headers={"cookie": f"{desk.console.settings.cookie}=\x00guess"}).status_code == 401
+
+
+_DESKS: list[Desk] = []
+TEXT = st.text(st.characters(min_codepoint=1, max_codepoint=255), max_size=40)
+
+
+@given(
+    method=st.sampled_from(["GET", "POST", "PUT", "OPTIONS", "TRACE", "G\u00cb"]),
+    path=st.one_of(st.sampled_from([way.path for way in WAYS]), TEXT.map(lambda text: f"/{text}")),
+    headers=st.dictionaries(
+        st.sampled_from(["host", "origin", "sec-fetch-site", "content-length", "content-type", "accept-language"]), TEXT
+    ),
+    body=st.binary(max_size=200),
+)
+def test_any_request_is_an_answer(
+    tmp_path_factory: pytest.TempPathFactory, method: str, path: str, headers: dict[str, str], body: bytes
+) -> None:
+    if not _DESKS:
+        _DESKS.append(Desk.make(tmp_path_factory.mktemp("desk")).as_role(Role.ADMIN))
+
+    async def once() -> AsyncIterator[bytes]:
+        yield body
+
+    spelled = {name: value.encode("utf-8").decode("latin-1") for name, value in headers.items()}
+    answer = ask_raw(_DESKS[0], method, path, spelled, once())
+    assert 200 <= answer.status_code < 500 or code_of(answer) == "console.busy"
+    for name, value in ALWAYS.items():
+        assert answer.headers[name.lower()] == value

@@ -438,6 +438,41 @@ def test_ports_are_asked_but_for_those_in_use(desk: Desk) -> None:
         assert code_of(begin(desk, port="socket://127.0.0.1:9")) == "console.busy"
 
 
+def test_a_release_of_the_shelf(desk: Desk) -> None:
+    state = desk.console.settings.home.shelf_state
+    assert "from the shelf" not in desk.get("/bench").text
+    state.parent.mkdir(parents=True)
+    state.touch()
+    assert "A shelf is followed from here" in desk.get("/bench").text
+    desk.answers({"ports": [], "releases": [{"model": "insulin-pump", "version": "1.3.0"}]})
+    desk.post("/bench/ports")
+    assert "insulin-pump 1.3.0, from the shelf" in desk.get("/bench").text
+    desk.answers({"error": {"code": "shelf.freeze", "message": "old", "hint": "refresh"}}, 1)
+    assert code_of(begin(desk, release="shelf:insulin-pump 1.3.0")) == "shelf.freeze"
+    assert not desk.console.runs.journal.all()
+    desk.answers(DONE, write={"--out=": "firmware of the shelf"})
+    run = finished(desk, begun(desk, release="shelf:insulin-pump 1.3.0"))
+    get, push = desk.calls[-2]["args"], desk.calls[-1]["args"]
+    assert get[:4] == ["shelf", "get", "insulin-pump", "1.3.0"]
+    assert push[0] == "push"
+    assert run.name == "insulin-pump-1.3.0.suit"
+
+
+def test_a_push_that_cannot_be_written_down_does_not_go_on(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.answers(DONE, until=str(desk.folder / "never"))
+    save = Run.save
+
+    def full(run: Run) -> None:
+        if run.pid is not None:
+            until(lambda: bool(desk.calls))
+            raise DevguardError("file.unreadable", "no space left")
+        save(run)
+
+    monkeypatch.setattr(Run, "save", full)
+    assert code_of(begin(desk)) == "file.unreadable"
+    assert list(desk.console.runs.journal.folder.iterdir()) == []
+
+
 # the journal
 
 
