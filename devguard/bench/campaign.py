@@ -52,7 +52,7 @@ class Wish:
     crash: bool = False
     duplicates: bool = False
     install: float = 0.0
-    lease: int = 5
+    lease: int = 10
     limit: float = 3600.0
     worker: Sequence[str] = WORKER
 

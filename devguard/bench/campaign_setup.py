@@ -31,7 +31,8 @@ LIMIT: Final = 65_536
 @dataclass(frozen=True, slots=True)
 class Setup:
     """One simulated campaign. socket: where the devices answer; store: the URL of the database; install: seconds that
-    an emulated push takes; lease: seconds; twice: how often, of 100, an outcome is delivered twice."""
+    an emulated push takes; lease: seconds, after which a worker is taken for dead too; twice: how often, of 100, an
+    outcome is delivered twice."""
 
     store: str
     socket: str

@@ -32,7 +32,6 @@ from devguard.ledger.schema import devices, grant_uses, pushes, reports
 from devguard.ledger.store import Store
 from devguard.session.report import Report, parse_report
 
-PACE: Final = Pace(cron="* * * * * *", dead=3.0, alive=0.5)
 STATION: Final = "devguard/simulation"
 REPLY: Final = 1 << 26
 
@@ -165,7 +164,8 @@ def main(path: str, kind: type[Worker] = Worker) -> int:
     try:
         with Store.open(setup.store, create=False) as store:
             worker = kind(setup, store)
-            Queue(store, worker.act, PACE).work(name=worker.name)
+            pace = Pace(cron="* * * * * *", dead=float(max(setup.lease, 3)), alive=0.5)
+            Queue(store, worker.act, pace).work(name=worker.name)
     except DevguardError as error:
         print(error, file=sys.stderr)
         return int(error.exit_status)

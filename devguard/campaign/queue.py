@@ -1,6 +1,6 @@
 """The queue of a group's campaigns: procrastinate on the group's own PostgreSQL. No queue of our own.
 
-Two kinds of jobs. A tick, started by the clock: it takes over the jobs of workers that died, moves every campaign on,
+Two kinds of jobs. A tick, started by the clock: it drops the jobs of workers that died, moves every campaign on,
 and sees to it that a device which is due waits in the queue. A device's job hands the device to whoever works there,
 under a lock of the device, and comes again when it could not be done. The rows of `store` are the truth; the queue may
 be emptied and is filled again by the next tick, and a job that comes twice finds the device claimed or done.
@@ -21,7 +21,7 @@ import psycopg
 import psycopg_pool
 import sqlalchemy
 from procrastinate import exceptions
-from procrastinate.jobs import Job
+from procrastinate.jobs import Job, Status
 from procrastinate.retry import BaseRetryStrategy, RetryDecision
 from sqlalchemy import select
 
@@ -131,9 +131,9 @@ class Queue:
         del timestamp
         manager = self.app.job_manager
         for job in await manager.get_stalled_jobs(seconds_since_heartbeat=self.pace.dead):
-            try:
-                await manager.retry_job(job)
-            except exceptions.ConnectorException:  # somebody else took it over, or it ended after all
+            try:  # not again as it is: whoever is still due is put in anew below, and another tick comes anyway
+                await manager.finish_job(job, Status.ABORTED, delete_job=True)
+            except exceptions.ConnectorException:  # another tick was faster, or it ended after all
                 continue
         for name in await asyncio.to_thread(advance_all, self.store, int(self.clock())):
             await self.top_up(name)
