@@ -1,7 +1,7 @@
 """A campaign over many light devices, worked by processes that are killed, on a database that crashes. A simulation.
 
 The campaign, its leases, its queue and its database are those of a group; the devices are light (`campaign_devices`),
-the workers play technician and authority (`campaign_worker`). What it shows is that nothing is done twice or lost; how
+the workers play technicians (`campaign_worker`). What it shows is that nothing is done twice or lost; how
 long a real push takes it does not show.
 """
 
@@ -23,9 +23,10 @@ from sqlalchemy import func, insert, select
 from devguard.bench import stage
 from devguard.bench.campaign_check import Books, Check, check
 from devguard.bench.campaign_postgres import Postgres, postgres
-from devguard.bench.campaign_setup import MODEL, NAME, OLD, Setup, goal, plan_of, site_of
+from devguard.bench.campaign_setup import MODEL, NAME, Setup, plan_of, site_of
+from devguard.bench.campaign_stage import OLD, goal
 from devguard.bench.campaign_worker import Line
-from devguard.campaign.queue import Queue, coded, job_of
+from devguard.campaign.queue import Queue, coded, conninfo, job_of
 from devguard.campaign.state import Order, Phase
 from devguard.campaign.store import BATCH, create, inventory, load, order, rows_of
 from devguard.campaign.tables import members
@@ -111,6 +112,7 @@ def run(wish: Wish, url: str | None = None) -> Result:
         if url is None:
             server = stack.enter_context(postgres())
             url = server.url
+        conninfo(url)  # before a file is made for one that is none
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="devguard-sim-")))
         twice = TWICE if wish.duplicates else 0
         setup = Setup(url, str(folder / "devices"), wish.devices, wish.seed, wish.install, wish.lease, twice)

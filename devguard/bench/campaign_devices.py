@@ -3,8 +3,8 @@
 What is real: each device reads its grant and runs `check_grant` with its own view, remembers the uses it spent by the
 device's own rule, refuses what it runs already, and signs its report with its own key. What is light: no session, no
 line, no transfer, no flash, no trial boot, no therapy; the release is judged once for all of them; grant epoch and
-clock floor stand still. The process also keeps what workers said they had committed, so that a database that forgets
-is caught.
+clock floor stand still. The process also plays the authority, which issues one grant for each device, and keeps what
+workers said they had committed, so that a database that forgets is caught.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from devguard.bench import stage
-from devguard.bench.campaign_setup import MODEL, OLD, Setup, build, device_signer
+from devguard.bench.campaign_setup import MODEL, Setup
+from devguard.bench.campaign_stage import OLD, build, device_signer, grant_for
 from devguard.device.models import load_model
 from devguard.errors import DevguardError, Malformed, Refused
 from devguard.grant.check import DeviceView, check_grant
@@ -129,6 +130,9 @@ class Devices:
         device = self.devices.get(str(asked.get("serial")))
         if device is None:
             raise Malformed("wire.malformed", "no such device")
+        if what == "grant":
+            key = device_signer(device.serial).key.encode()
+            return {"grant": grant_for(device.serial).hex(), "key": key.hex()}
         with device.lock:
             if what == "push":
                 device.push(self.release, bytes.fromhex(asked["grant"]))

@@ -1,30 +1,21 @@
-"""What every process of a simulated campaign has to know, and the pieces that all make alike from it.
+"""What every process of a simulated campaign has to know. It imports little: workers are started often.
 
-Keys, trust, release and grants are those of the bench's stage: throw-away, from seeds, for development. No port is
-opened and no real device is in it.
+`campaign_stage` has the keys, the trust, the release and the grants.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from devguard.bench import stage
-from devguard.campaign.plan import Chosen, Goal, Limit, Opening, Plan, Ring, StopRule
-from devguard.cose.roles import RoleName
-from devguard.cose.sign import Signer
+from devguard.campaign.plan import Chosen, Limit, Opening, Plan, Ring, StopRule
 from devguard.custody.files import read_limited
-from devguard.device.models import load_model
 from devguard.errors import Malformed
-from devguard.grant.claims import ANY, Action, Scope, issue_grant
 
 NAME: Final = "simulation"
 MODEL: Final = "insulin-pump"
-IMAGE_BYTES: Final = 4096
-OLD: Final = hashlib.sha256(b"devguard bench/the release before").digest()
 LIMIT: Final = 65_536
 
 
@@ -74,41 +65,3 @@ def plan_of(setup: Setup) -> Plan:
     )
     stop = StopRule(failures=Limit(percent=50), refusals=Limit(percent=50))
     return Plan(NAME, Chosen(MODEL), rings, stop, lease=setup.lease, tries=10)
-
-
-def build() -> stage.Build:
-    """The release that the campaign brings."""
-    return stage.build(load_model(MODEL).facts, IMAGE_BYTES, "1.1.0", 2, 1)
-
-
-def goal() -> Goal:
-    """The same, as a campaign knows it."""
-    return Goal(MODEL, "1.1.0", 2, build().envelope.manifest_digest, "simulation.suit")
-
-
-def device_signer(serial: str) -> Signer:
-    """The device's own key."""
-    return stage.signer(f"device/{serial}")
-
-
-def grant_for(serial: str) -> bytes:
-    """The one grant for the device: for one use, by the stage's authority, always the same bytes."""
-    scope = Scope(
-        models=frozenset({MODEL}),
-        serials=frozenset({serial}),
-        sites=frozenset({ANY}),
-        actions=frozenset({Action.UPDATE}),
-        epoch=0,
-        any_release=True,
-        max_uses=1,
-    )
-    return issue_grant(
-        [stage.signer_of(RoleName.TECHNICIAN_AUTHORITY)],
-        issuer="Bench Authority",
-        subject=stage.TECHNICIANS[0],
-        holder=stage.signer(stage.TECHNICIANS[0]).key,
-        scope=scope,
-        now=stage.NOW,
-        expires=stage.NOW + stage.DAY // 3,
-        cti=hashlib.sha256(f"simulation/{serial}".encode()).digest()[:16],
-    )

@@ -1,8 +1,8 @@
 """A worker of a simulated campaign: a process that takes devices' jobs from the queue and pushes to light devices.
 
 It goes the way of a bench: lease, grant, push, signed report, evidence, outcome; each in its own transaction, so that
-it can be killed between any two. What is light: it plays the authority too, and puts its evidence straight into the
-ledger's tables, without a station's log.
+it can be killed between any two. What is light: the authority answers at once, and the evidence goes straight into
+the ledger's tables, without a station's log.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, insert, select, update
 
-from devguard.bench.campaign_setup import Setup, device_signer, grant_for
+from devguard.bench.campaign_setup import Setup
 from devguard.campaign.leases import Delivery, Lease, claim, deliver
 from devguard.campaign.queue import Pace, Queue
 from devguard.campaign.state import Outcome, outcome_of
 from devguard.campaign.store import moment
+from devguard.cose.keys import CoseKey
 from devguard.errors import DevguardError, DeviceRefused, LinkError, Refused
 from devguard.grant.claims import read_grant
 from devguard.ledger.schema import devices, grant_uses, pushes, reports
@@ -105,7 +106,8 @@ class Worker:
 
     def _push(self, lease: Lease) -> bytes:
         """From the grant to the evidence of a signed report; its digest."""
-        grant = grant_for(lease.serial)
+        given = self.line.ask(op="grant", serial=lease.serial)
+        grant, key = bytes.fromhex(given["grant"]), CoseKey.decode(bytes.fromhex(given["key"]))
         self.store.run(lambda conn: self._begun(conn, lease, grant))
         try:
             self.line.ask(op="push", serial=lease.serial, grant=grant.hex())
@@ -116,7 +118,7 @@ class Worker:
                 raise
         challenge = os.urandom(16)
         signed = bytes.fromhex(self.line.ask(op="report", serial=lease.serial, challenge=challenge.hex())["report"])
-        said = parse_report(signed, device_signer(lease.serial).key)
+        said = parse_report(signed, key)
         if said.challenge != challenge or said.serial != lease.serial:
             raise DeviceRefused("session.replay", "the report answers somebody else")
         digest = hashlib.sha256(signed).digest()

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 LIGHT: Final = (
     "a simulation: the devices are light. Real: each device's check of its grant, its rule of spent uses, its own "
     "signed report; the campaign, its leases, its queue and its database. Not there: sessions, lines, transfers, "
-    "flash, trial boots, therapy, evidence logs; workers play technician and authority, the release is judged once."
+    "flash, trial boots, therapy, evidence logs. Workers play the technicians, an authority answers at once, and the "
+    "release is judged once for all devices."
 )
 
 

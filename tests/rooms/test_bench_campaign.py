@@ -14,7 +14,8 @@ from conftest import missing
 from devguard.bench.campaign import Result, Wish, run
 from devguard.bench.campaign_check import Books, check
 from devguard.bench.campaign_devices import Devices, LightDevice, judged
-from devguard.bench.campaign_setup import Setup, device_signer, goal, grant_for
+from devguard.bench.campaign_setup import Setup
+from devguard.bench.campaign_stage import device_signer, goal, grant_for
 from devguard.campaign.report import Member, Said
 from devguard.campaign.state import Outcome, Phase, State
 from devguard.errors import DevguardError, Refused
