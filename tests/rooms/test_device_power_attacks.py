@@ -14,6 +14,7 @@ from devguard.bench.power_flash import Flash
 from devguard.bench.power_scenes import after, pushing, start_of
 from devguard.bench.power_world import FALLING, NEXT, RUNNING, TARGET, Conduct, Machine, State, World
 from devguard.cose.roles import RoleName
+from devguard.device.attendant import MAX_OFFERS
 from devguard.device.bootloader import BootState
 from devguard.device.counters import recent_erasures
 from devguard.device.flash import Operation, PowerCut, Tear
@@ -473,11 +474,13 @@ def test_the_delay_after_failed_handshakes_outlives_a_power_cut_and_ends_within_
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["on all the time", "switched off and on"])
-def test_offers_that_are_refused_again_and_again_are_looked_at_less_and_less(
-    reset: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("taken", [False, True], ids=["refused", "taken and given up"])
+def test_offers_that_come_to_nothing_again_and_again_are_looked_at_less_and_less(
+    reset: bool, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A technician with a good grant offers an older release for two minutes, five times in a session, as fast as the
-    device lets: the signatures of one session in four seconds are checked. A colleague waits no longer than that."""
+    """A technician with a good grant offers an older release, or a good one without ever sending it, for two minutes,
+    as often in a session as the device lets and as fast: the signatures of one session in four seconds are checked. A
+    colleague waits no longer than that."""
     device = Device()
     push(device, build(device, "1.0.0", 5, 5000))
     older, good, one = build(device, "0.9.0", 2), build(device, "1.1.0", 6), grant(device)
@@ -503,18 +506,52 @@ def test_offers_that_are_refused_again_and_again_are_looked_at_less_and_less(
         attendant = device.node.attend()
         attendant.judge_technician(one.untagged)
         attendant.authorised(bytes(32))
+        if taken:
+            for _ in range(MAX_OFFERS):
+                attendant.offer(good.offer)
+            with pytest.raises(Refused, match=r"offers in one conversation") as refused:
+                attendant.offer(good.offer)
+            assert refused.value.code == "device.busy"
+            continue
         for _ in range(MAX_REFUSALS):
             with pytest.raises(Refused, match=r"sequence") as refused:
                 attendant.offer(older.offer)
             attendant.refused(refused.value)
-    assert seconds / MAX_DELAY / 2 < checks[0] <= FREE_OFFERS + MAX_REFUSALS * (5 + seconds / MAX_DELAY)
-    assert cells.wear == start
+    in_one = MAX_OFFERS if taken else MAX_REFUSALS
+    assert seconds / MAX_DELAY / 2 < checks[0] <= FREE_OFFERS + in_one * (5 + seconds / MAX_DELAY)
+    wear = [now - then for now, then in zip(cells.wear, start, strict=True)]
+    assert max(wear) <= 1 if taken else not any(wear)
     device.up += MAX_DELAY
     device.fresh_hour()
     push(device, good)
     assert device.runs(good)
     device.power_cycle()
     device.node.handshake_begins()  # a confirmed update ends it
+
+
+def test_a_bad_cable_is_resumed_as_often_as_it_takes() -> None:
+    """Each of thirty conversations brings one segment further: each begins within four seconds of the last."""
+    device = Device()
+    push(device, build(device, "1.0.0", 5, 5000))
+    good, waited = build(device, "1.1.0", 6, 60_000), []
+    for _ in range(30):
+        begun = device.up
+        while True:
+            try:
+                device.node.handshake_begins()
+                break
+            except Refused:
+                device.up += 0.5
+        waited.append(device.up - begun)
+        pipe = Pipe(device)
+        pipe.connect(grant(device))
+        reply = pipe.ask(Offer(good.offer))
+        assert isinstance(reply, Accept)
+        pipe.ask(Data(reply.resume_offset, good.image[reply.resume_offset : reply.resume_offset + 1024]))
+        device.node.lost()
+    assert waited[:8] == [0.0] * 8
+    assert 0 < max(waited) <= MAX_DELAY
+    assert reply.resume_offset > 0
 
 
 def test_strangers_at_the_port_neither_wear_the_flash_nor_the_store() -> None:
