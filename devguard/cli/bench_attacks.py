@@ -17,19 +17,24 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command)
-@click.option("--only", multiple=True, metavar="ID", help="Only this row (several times), such as A01.")
+@click.option("--only", multiple=True, metavar="ID...", help="Only these rows, such as A01 B02.")
+@click.argument("more", nargs=-1, metavar="")
 @click.option("--model", metavar="MODEL", help="Only this model (default: all).")
 @click.option("--full", is_flag=True, help="Counts in the thousands and every frame, not a sample; takes long.")
 @click.pass_obj
-def attacks(invocation: Invocation, only: tuple[str, ...], model: str | None, full: bool) -> None:
+def attacks(
+    invocation: Invocation, only: tuple[str, ...], more: tuple[str, ...], model: str | None, full: bool
+) -> None:
     """Make every attack of the catalogue, over a real pseudo-terminal with a tap, and compare device and logs before
     and after. Exit 0 when none is broken. Nothing outside a working folder is touched."""
     from devguard.bench.attacks.run import run
     from devguard.cli.in_process import CommandLine
     from devguard.device.models import load_model
 
+    if more and not only:
+        raise click.UsageError(f"unexpected argument {more[0]}; rows are named with --only")
     models = None if model is None else [load_model(model).name]
-    ids = [one for given in only for one in given.replace(",", " ").split()]
+    ids = [one for given in (*only, *more) for one in given.replace(",", " ").split()]
     with _progress(invocation) as heard:
         results = run(CommandLine(), models=models, only=ids, full=full, heard=heard)
     held = all(result.status != "broken" for result in results)

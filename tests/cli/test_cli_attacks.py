@@ -40,6 +40,19 @@ def test_only_a_broken_row_ends_with_exit_1(
     assert ("because [of] it" in text) is (exit_status == 1)
 
 
+@pytest.mark.parametrize(
+    "args", [("--only", "A01", "b02"), ("--only", "A01,B02"), ("--only", "A01", "--only", "B02"), ("--only=A01", "B02")]
+)
+def test_rows_are_named_in_any_of_the_usual_ways(
+    args: tuple[str, ...], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(runner, "run", lambda *_args, only, **_more: asked.append([*only]) or [])
+    assert ok("bench", "attacks", *args, "--json").json["rows"] == []
+    assert [one.upper() for one in asked[0]] == ["A01", "B02"]
+    assert devguard("bench", "attacks", "A01").status == 2
+
+
 def test_an_id_that_is_none_and_a_model_that_is_none(home: Path) -> None:
     result = devguard("bench", "attacks", "--only", "Z99", "--json")
     assert (result.status, result.json["error"]["code"]) == (3, "file.missing")

@@ -8,7 +8,7 @@
 
 How to add a row
     1. Open the file of its class. Write a `Row` with `id`, `title` (the catalogue's, to the letter), `precedent`,
-       `attacker`, `regulation`, and a `play(scene)`; put it into `ROWS` and take its id out of `TO_WRITE`.
+       `attacker`, `regulation`, and a `play(scene)`; put it into `ROWS`.
     2. An attempt is a function that gives the code it ended with. `scene.pushing(file or build)` and
        `scene.commanding("verify", ...)` are the honest host; `scene.offering(build)` and `scene.hostile(script)` are
        hosts that check nothing; `scene.under(rule, attempt)` does either while the tap meddles (`meddle.py` has rules).

@@ -303,4 +303,3 @@ class NeverSurfacing(Row):
 _PATIENT: Final = "for-Maria-Muster-born-1950"
 
 ROWS: Final[tuple[type[Row], ...]] = (CutLog, EditedLog, AnotherTool, SplitView, NeverSurfacing)
-TO_WRITE: Final[dict[str, str]] = {}

@@ -85,4 +85,3 @@ class OutOfScope(Row):
 
 
 ROWS: Final[tuple[type[Row], ...]] = (NoSession, OutOfScope, *people.ROWS, *shortcuts.ROWS, *abuse.ROWS)
-TO_WRITE: Final[dict[str, str]] = {}

@@ -214,4 +214,3 @@ def _taken_back(scene: Scene, build: Build, one: Grant) -> Script[None]:
 
 
 ROWS: Final[tuple[type[Row], ...]] = (Drain, Interlock, *cuts.ROWS, *last_word.ROWS)
-TO_WRITE: Final[dict[str, str]] = {}

@@ -228,4 +228,3 @@ def _is_refusal(answer: bytes) -> bool:
 
 
 ROWS: Final[tuple[type[Row], ...]] = (Listening, ReadBack, StolenAndSold)
-TO_WRITE: Final[dict[str, str]] = {}

@@ -8,4 +8,3 @@ from devguard.bench.attacks import faults, opened
 from devguard.bench.attacks.row import Row
 
 ROWS: Final[tuple[type[Row], ...]] = (*faults.ROWS, *opened.ROWS)
-TO_WRITE: Final[dict[str, str]] = {}

@@ -235,4 +235,3 @@ def _imported(scene: Scene, point: bytes) -> str | None:
 
 
 ROWS: Final[tuple[type[Row], ...]] = (UnsignedImage, BitSweep, OwnAlgorithm, DegenerateSignatures, *image_around.ROWS)
-TO_WRITE: Final[dict[str, str]] = {}

@@ -237,4 +237,3 @@ class RevokedKey(Row):
 
 
 ROWS: Final[tuple[type[Row], ...]] = (StolenReleaseKey, CountedTwice, DevelopmentKey, RevokedKey, *misused.ROWS)
-TO_WRITE: Final[dict[str, str]] = {}

@@ -120,4 +120,3 @@ class Meddling(Row):
 
 
 ROWS: Final[tuple[type[Row], ...]] = (Replay, Meddling, *line_ends.ROWS)
-TO_WRITE: Final[dict[str, str]] = {}

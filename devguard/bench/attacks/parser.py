@@ -320,4 +320,3 @@ def _patch(before: int, after: int) -> bytes:
 
 
 ROWS: Final[tuple[type[Row], ...]] = (Numbers, Checksums, *fragments.ROWS, *bundles.ROWS, *order.ROWS)
-TO_WRITE: Final[dict[str, str]] = {}

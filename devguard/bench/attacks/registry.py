@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable
+from typing import Final
 
 from devguard.bench.attacks import (
     audit,
@@ -17,11 +17,8 @@ from devguard.bench.attacks import (
     parser,
     rollback,
 )
-from devguard.bench.attacks.row import Attacker, Row
+from devguard.bench.attacks.row import Row
 from devguard.errors import Refused
-
-if TYPE_CHECKING:
-    from devguard.bench.attacks.scene import Scene
 
 CLASSES: Final = {
     "image integrity": image_integrity,
@@ -38,29 +35,14 @@ CLASSES: Final = {
 """Class of attack -> the module with its rows."""
 
 
-class Missing(Row):
-    """A row of the catalogue that nobody has written yet: it holds nothing, so it counts as broken."""
-
-    precedent = ""
-    attacker = Attacker.OUTSIDER
-
-    def play(self, scene: Scene) -> None:
-        scene.broken.append("this row is not written yet")
-
-
-def _rows() -> Iterator[type[Row]]:
-    for module in CLASSES.values():
-        yield from module.ROWS
-        for number, title in module.TO_WRITE.items():
-            yield type(f"Missing{number}", (Missing,), {"id": number, "title": title})
-
-
-ROWS: Final[tuple[type[Row], ...]] = tuple(sorted(_rows(), key=lambda row: row.id))
+ROWS: Final[tuple[type[Row], ...]] = tuple(
+    sorted((row for module in CLASSES.values() for row in module.ROWS), key=lambda row: row.id)
+)
 
 
 def class_of(row: type[Row]) -> str:
     """Its class of attack."""
-    return next(name for name, module in CLASSES.items() if row in module.ROWS or row.id in module.TO_WRITE)
+    return next(name for name, module in CLASSES.items() if row in module.ROWS)
 
 
 def rows_named(ids: Iterable[str]) -> list[type[Row]]:

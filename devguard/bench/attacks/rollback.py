@@ -249,4 +249,3 @@ class Frozen(Row):
 
 
 ROWS: Final[tuple[type[Row], ...]] = (OlderRelease, OtherPath, FastForward, Frozen, *sets.ROWS)
-TO_WRITE: Final[dict[str, str]] = {}
