@@ -94,11 +94,11 @@ def _every_cut(model: str, seed: int, parts: int) -> Iterator[Job]:
         share = functools.partial(Plan, seed=seed, part=part, parts=parts)
         for scene in NAMES:
             yield Job(model, scene, PAIRS, share(first=1, second=1))
-            yield Job(model, scene, CUTS, share(first=1, second=1999 if large else 23))
+            yield Job(model, scene, CUTS, share(first=1, second=1999 if large else 23, resumed=2 if large else 1))
             if scene in SHORT:
                 yield Job(model, scene, FULL_SIZE, share(first=1, second=4999 if large else 97))
             elif scene != "patch":  # beside an image that fills the slot there is no room for one
-                yield Job(model, scene, FULL_SIZE, share(first=1499 if large else 89, second=19_997 if large else 997))
+                yield Job(model, scene, FULL_SIZE, share(first=2999 if large else 89, second=19_997 if large else 997))
         yield Job(model, LIVES, PAIRS, share(first=100 // parts))
 
 

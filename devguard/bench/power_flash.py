@@ -7,8 +7,12 @@ the same bytes there are the same run: that is what lets `power_sweep` judge eve
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Set
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from devguard.device.flash import ERASED, FlashGeometry, FlashMemory
+from devguard.errors import Refused
 
 _NONE: Final = -1
 
@@ -28,12 +32,26 @@ class Flash:
         return self.sectors[sector], None if mask is None else (mask, self.seed)
 
 
+@dataclass(slots=True)
+class Needs:
+    """What a run depends on: sectors whose every byte may have told (`read`), and sectors of which it learnt only that
+    they are not blank (`stands`)."""
+
+    read: set[int] = field(default_factory=set)
+    stands: set[int] = field(default_factory=set)
+
+    def add(self, more: Needs, owned: Set[int] = frozenset()) -> None:
+        """And what a run depends on that came after one which has overwritten `owned`."""
+        self.read |= more.read - owned
+        self.stands |= more.stands - owned
+
+
 class TrackedBackend:
-    """A `FlashBackend` over a `Flash`, which stays as it is. `looked_at`: sectors that were read before they were
+    """A `FlashBackend` over a `Flash`, which stays as it is. `needs`: the sectors that were looked at before they were
     overwritten whole; `owned`: those that were overwritten whole. `equal`: sectors that other runs have written."""
 
     def __init__(self, flash: Flash, sector_size: int, equal: dict[bytes, bytes]) -> None:
-        self.looked_at: set[int] = set()
+        self.needs = Needs()
         self.owned: set[int] = set()
         self._sectors = list(flash.sectors)
         self._sector_size = sector_size
@@ -69,10 +87,26 @@ class TrackedBackend:
             self.owned.add(sector)
             return
         self._look(sector)
-        if self._hot != sector:
-            self._cool()
-            self._hot, self._bytes = sector, bytearray(self._sectors[sector])
+        self._warm(sector)
         self._bytes[at : at + len(data)] = data
+
+    def program(self, offset: int, data: bytes) -> bool:
+        """Clears bits within one sector; whether none of them would have to be set for it."""
+        sector, at = divmod(offset, self._sector_size)
+        self._look(sector)
+        self._warm(sector)
+        old = self._bytes[at : at + len(data)]
+        if old.count(ERASED) != len(old) and int.from_bytes(data, "big") & ~int.from_bytes(old, "big"):
+            return False
+        self._bytes[at : at + len(data)] = data
+        return True
+
+    def is_blank(self, sector: int) -> bool:
+        """Whether one sector is erased; of one that is not, whoever asks learns nothing else."""
+        blank = self.now(sector).count(ERASED) == self._sector_size
+        if sector not in self.owned:
+            (self.needs.read if blank else self.needs.stands).add(sector)
+        return blank
 
     def sync(self) -> None:
         """Every write is durable at once."""
@@ -96,7 +130,12 @@ class TrackedBackend:
 
     def _look(self, sector: int) -> None:
         if sector not in self.owned:
-            self.looked_at.add(sector)
+            self.needs.read.add(sector)
+
+    def _warm(self, sector: int) -> None:
+        if self._hot != sector:
+            self._cool()
+            self._hot, self._bytes = sector, bytearray(self._sectors[sector])
 
     def _cool(self) -> None:
         if self._hot != _NONE:
@@ -104,3 +143,27 @@ class TrackedBackend:
             # Equal sectors are one object: then nobody has to compare them byte by byte.
             self._sectors[self._hot] = self._equal.setdefault(data, data)
             self._hot = _NONE
+
+
+class TrackedFlash(FlashMemory):
+    """Flash over a `TrackedBackend`. While no watcher stands beside it and every cell reads as it was written, a page
+    is programmed without being read before and after: it could not come out otherwise. Its wear nobody asks for."""
+
+    def __init__(self, geometry: FlashGeometry, backend: TrackedBackend, *more: Any) -> None:
+        super().__init__(geometry, backend, *more)
+        self._tracked = backend
+
+    def is_blank(self, offset: int, length: int) -> bool:
+        """See `FlashMemory.is_blank`."""
+        size = self.geometry.sector_size
+        if offset % size or length % size or not self.cells.sound:
+            return super().is_blank(offset, length)
+        self._check(offset, length)
+        return all(self._tracked.is_blank(sector) for sector in range(offset // size, (offset + length) // size))
+
+    def program(self, offset: int, data: bytes) -> None:
+        """See `FlashMemory.program`."""
+        if self.fault is not None or not self.cells.sound or not self.fits_a_page(offset, data):
+            super().program(offset, data)
+        elif not self._tracked.program(offset, data):
+            raise Refused("device.state", f"program at {offset:#x} would set a bit that is cleared")

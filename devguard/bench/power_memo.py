@@ -1,8 +1,8 @@
 """Runs of the power-cut bench that look at the same bytes are the same run: each is done once.
 
-A run notes every sector it looked at before it had overwritten it. Where a state has the same bytes there, and the
-same counters, what came of that run is what comes of this one. `on=False` does every run, to show that it changes no
-verdict.
+A run notes every sector it looked at before it had overwritten it. Where a state has the same bytes there, or is no
+more blank where that was all it asked, and the same counters, what came of that run is what comes of this one.
+`on=False` does every run, to show that it changes no verdict.
 """
 
 from __future__ import annotations
@@ -11,26 +11,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from devguard.bench.power_flash import Flash
+from devguard.bench.power_flash import Flash, Needs
 from devguard.bench.power_world import Machine, State
 from devguard.device.counters import Counters
 from devguard.device.counters_codec import encode_counters
+from devguard.device.flash import ERASED
 
 _REMEMBERED: Final = 48  # runs kept for each set of counters
 _KEPT: Final = 1024  # runs kept in all: each may hold sectors of its own
 Seen = tuple[bytes, tuple[bytes, str] | None]
 V = TypeVar("V")
-Found = tuple[V, set[int]]
+Found = tuple[V, Needs]
 """What came of a run, and the sectors that this depends on."""
 
 
 @dataclass(slots=True)
 class _Run:
-    """A run that is remembered: the sectors it depends on, and what came of it."""
+    """A run that is remembered: what the sectors it depends on held, and what came of it."""
 
     seen: dict[int, Seen]
     value: object
-    sectors: set[int]
+    needs: Needs
 
     def fits(self, flash: Flash) -> bool:
         """Whether the run on `flash` would be this one."""
@@ -40,12 +41,13 @@ class _Run:
                 return False
             if (mask is not None or sector in weak) and flash.value(sector)[1] != mask:
                 return False
-        return True
+        return not any(sector in weak or _is_blank(sectors[sector]) for sector in self.needs.stands)
 
     def covers(self, machine: Machine, sector: int) -> bool:
         """Whether the run on the machine's flash would be this one, whatever stood in `sector`."""
         weak, now = machine.cells.weak, machine.backend.now
-        if sector in self.seen:
+        stands = self.needs.stands
+        if sector in self.seen or sector in stands:
             return False
         for number, (data, mask) in self.seen.items():
             if mask is not None or number in weak:
@@ -53,7 +55,11 @@ class _Run:
             found = now(number)
             if found is not data and found != data:
                 return False
-        return True
+        return not any(number in weak or _is_blank(now(number)) for number in stands)
+
+
+def _is_blank(sector: bytes) -> bool:
+    return sector.count(ERASED) == len(sector)
 
 
 class Memo:
@@ -71,11 +77,11 @@ class Memo:
         for place, one in enumerate(self._runs.get(key, ())):
             if one.fits(state.flash):
                 return self._found(self._runs[key], place)
-        value, needed = run()
+        value, needs = run()
         if self._on:
-            seen = {sector: state.flash.value(sector) for sector in needed}
-            self._keep(key, _Run(seen, value, set(needed)))
-        return value, needed
+            seen = {sector: state.flash.value(sector) for sector in needs.read}
+            self._keep(key, _Run(seen, value, needs))
+        return value, needs
 
     def covering(self, kind: tuple[object, ...], machine: Machine, sector: int) -> Found[object] | None:
         """What comes of a machine whose power goes now, if it is known and looks at nothing of that sector."""
@@ -109,4 +115,4 @@ class Memo:
         if place:
             known.insert(0, known.pop(place))
         value: V = known[0].value  # type: ignore[assignment]  # the kind in the key says which
-        return value, known[0].sectors
+        return value, known[0].needs

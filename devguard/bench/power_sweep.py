@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
+from devguard.bench.power_flash import Needs
 from devguard.bench.power_judge import Judge
 from devguard.bench.power_memo import Found, Memo
 from devguard.bench.power_scenes import Scene, Way
@@ -67,22 +68,25 @@ class Sweep:
                 cutter.machine = machine
                 cutter.salt = self._fingerprint(machine) if self.plan.second > 1 else 0
             self._judge.boots(machine, tally)
-            needed = machine.backend.looked_at | (cutter.needed if cutter is not None else set())
-            owned = set(machine.backend.owned)
+            needs, owned = Needs(), frozenset(machine.backend.owned)
+            needs.add(machine.backend.needs)
+            if cutter is not None:
+                needs.add(cutter.needs)
             for way in self._ways(machine, depth, wanted) if tally.held else ():
                 problem, more = self._next_push(machine.state(), way)
-                needed |= more - owned
+                needs.add(more, owned)
                 if problem:
                     tally.blame("push_failed", f"{self.scene.name}: {problem}")
-            self._count_once(state, needed, pairs)
-            return tally, needed
+            if depth == 1:
+                self._count_once(state, needs, pairs)
+            return tally, needs
 
         return self.memo.once(("recover", depth), state, run)
 
-    def _count_once(self, state: State, needed: set[int], before: int) -> None:
+    def _count_once(self, state: State, needs: Needs, before: int) -> None:
         """The pairs of a recovery count once, also where the memory was too short and it was run again."""
-        looked_at = tuple((sector, state.flash.value(sector)) for sector in sorted(needed))
-        which = hash((self.memo.encoded(state.counters), state.trust, looked_at))
+        looked_at = tuple((sector, state.flash.value(sector)) for sector in sorted(needs.read))
+        which = hash((self.memo.encoded(state.counters), state.trust, looked_at, tuple(sorted(needs.stands))))
         if which in self._counted:
             self.tally.pairs = before
         self._counted.add(which)
@@ -101,7 +105,8 @@ class Sweep:
             return [Way(wanted)]
         counters, scene = machine.load(), self.scene
         ways = [Way(NEXT)]
-        if counters.download is not None and not scene.of_trust:
+        resumed = depth > 1 or self.tally.runs % self.plan.resumed == 0
+        if counters.download is not None and not scene.of_trust and resumed:
             ways += [Way(scene.new), *([Way(scene.new, patched=True)] if scene.patched else ())]
         if depth < 2:
             return ways
@@ -122,11 +127,13 @@ class Sweep:
                 machine.push(way.release, patched=way.patched)
             except DevguardError as error:
                 problem = f"the next push was refused: {error.code}: {error.message}"
-                return problem, machine.backend.looked_at
+                return problem, machine.backend.needs
             rested = self.world.number_of(machine.load().sealed) == number
             problem, more = self._settle(machine.state(), way.release)
             problem = problem or ("" if rested else "the device did not rest")
-            return problem, machine.backend.looked_at | (more - machine.backend.owned)
+            needs = machine.backend.needs
+            needs.add(more, machine.backend.owned)
+            return problem, needs
 
         return self.memo.once(("push", way), state, push)
 
@@ -134,7 +141,7 @@ class Sweep:
         def settle() -> Found[str]:
             machine = Machine(self.world, state, Conduct(self.scene.conduct().hours + 1))
             problem = self._judge.settled(machine, wanted)
-            return problem, machine.backend.looked_at
+            return problem, machine.backend.needs
 
         return self.memo.once(("settle", wanted), state, settle)
 
@@ -144,7 +151,7 @@ class Cutter:
 
     def __init__(self, sweep: Sweep, tally: Tally, depth: int, *, armed: bool = True) -> None:
         self.machine: Machine | None = None
-        self.needed: set[int] = set()
+        self.needs = Needs()
         self.step = self.salt = 0
         self._sweep = sweep
         self._tally = tally
@@ -163,9 +170,9 @@ class Cutter:
         hows = hows_of(layout, operation, len(data))
         known = self._sweep.memo.covering(("recover", self._depth + 1), machine, address // layout.sector_size)
         if known is not None:
-            tally, needed = known
+            tally, needs = known
             if isinstance(tally, Tally):
-                self._count(tally, needed, f"at {what}", 1 + len(hows))
+                self._count(tally, needs, f"at {what}", 1 + len(hows))
             return None
         state = machine.state()
         self._cut(state, f"before {what}")
@@ -201,10 +208,10 @@ class Cutter:
     def _cut(self, state: State, how: str) -> None:
         self._count(*self._sweep.recover(state, self._depth + 1), how, 1)
 
-    def _count(self, found: Tally, needed: set[int], how: str, times: int) -> None:
+    def _count(self, found: Tally, needs: Needs, how: str, times: int) -> None:
         self._tally.add(found, f"cut {how} at step {self.step}; ", times)
         self._tally.cuts += times
         if self._depth:
             self._tally.second_cuts += times
             self._sweep.tally.pairs += times
-        self.needed |= needed - self._running().backend.owned
+        self.needs.add(needs, self._running().backend.owned)

@@ -14,13 +14,15 @@ MADE: Final = ("runs", "pairs")  # counted where they are made, and never again
 @dataclass(frozen=True, slots=True)
 class Plan:
     """Which cuts are made: of first cuts one in `first`, of second ones one in `second` (0: none), chosen by `seed`,
-    the second ones anew for each recovery that is run; of the first ones those of one `part` of `parts`."""
+    the second ones anew for each recovery that is run; of the first ones those of one `part` of `parts`. After a first
+    cut the next release is always pushed, and after one recovery in `resumed` the one that was under way too."""
 
     first: int = 1
     second: int = 0
     seed: int = 1
     part: int = 0
     parts: int = 1
+    resumed: int = 1
     shortcut: bool = True
 
     def takes(self, depth: int, step: int, salt: int = 0) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from devguard.bench.power_flash import Flash, TrackedBackend
+from devguard.bench.power_flash import Flash, TrackedBackend, TrackedFlash
 from devguard.bench.stage import NOW, SERIAL, Build, Stage, stream
 from devguard.cose.roles import RoleName
 from devguard.device.attendant import Attendant
@@ -73,7 +73,7 @@ class Watcher(Protocol):
     def trust(self, number: int) -> None: ...
 
 
-class WatchedFlash(FlashMemory):
+class WatchedFlash(TrackedFlash):
     """Flash whose watcher also sees what is about to be written."""
 
     def __init__(self, geometry: FlashGeometry, backend: TrackedBackend, cells: Cells, watcher: Watcher) -> None:
@@ -203,7 +203,7 @@ class Machine:
 
     def _flash(self, geometry: FlashGeometry) -> FlashMemory:
         if self._watcher is None:
-            return FlashMemory(geometry, self.backend, None, self.cells)
+            return TrackedFlash(geometry, self.backend, None, self.cells)
         return WatchedFlash(geometry, self.backend, self.cells, self._watcher)
 
     def _surroundings(self) -> Surroundings:

@@ -154,9 +154,8 @@ class FlashMemory:
 
     def program(self, offset: int, data: bytes) -> None:
         """Clears bits so that the range reads as `data`: whole write units, within one page, no bit set."""
-        self._check(offset, len(data))
-        unit, page = self.geometry.write_size, self.geometry.page_size
-        if not data or offset % unit or len(data) % unit or offset % page + len(data) > page:
+        unit = self.geometry.write_size
+        if not self.fits_a_page(offset, data):
             raise Refused("device.state", f"program of {len(data)} bytes at {offset:#x} breaks the page rules")
         old = self.read(offset, len(data))
         if int.from_bytes(data, "big") & ~int.from_bytes(old, "big"):
@@ -168,6 +167,12 @@ class FlashMemory:
         self.cells.programmed(offset, data)
         if self.read(offset, len(data)) != data:
             raise Refused("device.slot", f"the flash at {offset:#x} does not take what is programmed")
+
+    def fits_a_page(self, offset: int, data: bytes) -> bool:
+        """Whether this is something to program: whole write units, within one page."""
+        self._check(offset, len(data))
+        unit, page = self.geometry.write_size, self.geometry.page_size
+        return bool(data) and not (offset % unit or len(data) % unit or offset % page + len(data) > page)
 
     def sync(self) -> None:
         """Makes all earlier operations durable in the backend."""
