@@ -11,8 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from devguard.bench import power, power_sweep
+from devguard.bench.power_flash import Flash, TrackedBackend, TrackedFlash
 from devguard.bench.power_life import live
 from devguard.bench.power_scenes import NAMES, scene_of, start_of
 from devguard.bench.power_sweep import Cutter, Sweep
@@ -21,13 +24,15 @@ from devguard.bench.power_world import TARGET, World
 from devguard.cli.main import main
 from devguard.device import journal, slots, swap
 from devguard.device.bootloader import Bootloader
+from devguard.device.cells import Cells
 from devguard.device.counters import Counters
 from devguard.device.download import SlotWriter
-from devguard.device.flash import Operation, Tear
+from devguard.device.flash import FlashGeometry, FlashMemory, MemoryBackend, Operation, Tear
 from devguard.device.layout import Mark
 from devguard.device.models import load_model
 from devguard.device.node import DeviceNode
 from devguard.device.slot_eraser import SlotEraser
+from devguard.errors import LocalProtocolError, Refused
 
 PUMP, PROGRAMMER = "insulin-pump", "pacemaker-programmer"
 OPERATIONS = {"update": 200, "patch": 200, "revert": 300, "confirm": 2, "fallback": 150, "trust": 5}
@@ -104,6 +109,50 @@ def test_the_shortcut_changes_no_verdict(name: str, first: int, second: int) -> 
     assert {one: getattr(quick, one) for one in COUNTED} == {one: getattr(honest, one) for one in COUNTED}
     assert honest.runs == honest.cuts > 2 * quick.runs
     assert quick.pairs == honest.pairs > 0  # a pair counts once, however often its recovery is run
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["program", "erase", "read", "is_blank"]),
+        st.integers(0, 1023).map(lambda at: at * 4),
+        st.binary(max_size=72),
+    ),
+    max_size=40,
+)
+
+
+@given(STEPS, st.booleans())
+def test_the_flash_of_the_bench_is_flash(steps: list[tuple[str, int, bytes]], weak: bool) -> None:
+    """What the bench leaves out where nobody watches shows nowhere: same answers, same refusals, same bytes."""
+    geometry = FlashGeometry(4096, 512, 64, 4)
+    start = Flash(tuple(bytes([255 if sector % 2 else 165]) * 512 for sector in range(8)))
+    backend = TrackedBackend(start, 512, {})
+    plain = MemoryBackend(4096)
+    for sector, data in enumerate(start.sectors):
+        plain.write(512 * sector, data)
+    quick, honest = (
+        kind(geometry, back, None, Cells(8, 512, seed="same"))
+        for kind, back in ((TrackedFlash, backend), (FlashMemory, plain))
+    )
+    for chip in (quick, honest):
+        if weak:
+            chip.cells.torn(512, b"\x0f")
+
+    def done(chip: FlashMemory, step: tuple[str, int, bytes]) -> object:
+        name, at, data = step
+        try:
+            if name == "program":
+                return chip.program(at, data)
+            return chip.erase(at // 512 * 512) if name == "erase" else getattr(chip, name)(at // 512 * 512, 512)
+        except (Refused, LocalProtocolError) as error:
+            return error.code, error.message
+
+    for step in steps:
+        assert done(quick, step) == done(honest, step)
+    assert b"".join(backend.sectors()) == plain.read(0, 4096)
+    # Whatever was asked, a flash that differs elsewhere only is the same to this run.
+    touched = backend.needs.read | backend.needs.stands | backend.owned
+    assert touched >= {at // 512 for name, at, _ in steps if name == "read"}
 
 
 # -- a device that was built wrong -----------------------------------------------------------------------------------
