@@ -16,7 +16,7 @@ import pytest
 
 from builders import NOW, make_signer
 from devguard.cose.algorithms import Algorithm
-from devguard.device.node import NOTED_REFUSALS
+from devguard.device.node import MAX_DELAY, NOTED_REFUSALS
 from devguard.errors import DevguardError, DeviceRefused, LinkError
 from devguard.grant.chain import delegate_grant
 from devguard.grant.check import check_grant
@@ -227,12 +227,15 @@ def test_delegations_of_one_grant_do_not_fill_the_list_of_spent_grants() -> None
     pipe.connect(mine)
     offer = Offer(build(device).offer)
     for _ in range(DELEGATED_LIMIT):
+        device.up += MAX_DELAY  # offers that come to nothing slow the device down
         pipe.connect(child(mine), PUP)
         assert isinstance(pipe.ask(offer), Accept)
+    device.up += MAX_DELAY
     pipe.connect(child(mine), PUP)
     assert refusal(pipe.ask(offer)) == "grant.replay"
     assert len(device.counters.spent) == DELEGATED_LIMIT
     for one, who in ((mine, TESS), (theirs, TINA)):
+        device.up += MAX_DELAY
         pipe.connect(one, who)
         assert isinstance(pipe.ask(offer), Accept)
 
