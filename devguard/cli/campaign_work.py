@@ -133,13 +133,17 @@ class Bench:
         """The next device, on record as handed out before it is; None where none is due."""
         from devguard.campaign.advance import advance
         from devguard.campaign.leases import claim
+        from devguard.campaign.state import State
         from devguard.campaign.store import load, moment
 
         with recorded(self.invocation, "campaign.work") as note:
             note.details["campaign"] = self.name
             with self.store.begin() as conn:
                 now = moment(conn, self.invocation.now())
-                advance(conn, self.name, now)
+                over = advance(conn, self.name, now).state is State.FINISHED
+            if over and self.turns:  # the last one was ours
+                note.details["due"] = "none"
+                return None
             with self.store.begin() as conn:
                 token = os.urandom(12).hex()
                 wanted = {"site": self.site, "serial": self.errand.serial}

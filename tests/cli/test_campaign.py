@@ -165,6 +165,26 @@ def test_plans_that_are_refused(world: World, home: Path, store: Store, plan: Pa
     assert [one["campaign"] for one in said("status")["campaigns"]] == ["c"]
 
 
+def test_a_small_campaign_needs_no_plan(store: Store, plan: Path) -> None:
+    suit = plan.parent / "1.1.0.suit"
+    made = said("new", "--name", "d", "--release", suit, "--site", "ward-0", "--first", "IP-2", "--failures", "5%")
+    assert made["rings"] == [{"name": "first", "devices": 1}, {"name": "all", "devices": 1}]
+    shown = said("status", "d")["plan"]
+    assert (shown["campaign"]["sites"], shown["stop"]["failures"]) == (["ward-0"], "5%")
+    for arguments in (
+        ("new",),
+        ("new", "--name", "e"),
+        ("new", "--release", suit),
+        ("new", plan, "--name", "e"),
+        ("new", plan, "--site", "x"),
+    ):
+        assert devguard("campaign", *arguments).status == 2
+    bad = devguard("campaign", "new", "--name", "e", "--release", suit, "--failures", "many", "--json")
+    assert (bad.status, bad.code) == (3, "campaign.malformed")
+    none = devguard("campaign", "new", "--name", "e", "--release", suit, "--running", "9.9.9", "--json")
+    assert (none.status, none.code) == (1, "campaign.empty")
+
+
 def test_nothing_counts_before_it_is_on_record(home: Path, store: Store, plan: Path, monkeypatch: Any) -> None:
     from devguard.cli.record import Note
     from devguard.errors import LinkError

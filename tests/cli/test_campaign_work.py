@@ -80,6 +80,22 @@ def test_a_turn_from_the_claim_to_the_evidence(home: Path, store: Store, begun: 
     assert row(store, "IP-1") == ("due", 0, None)
 
 
+def test_the_same_turn_on_a_groups_database(
+    world: World, home: Path, tmp_path: Path, pump: Emulator, postgres_url: str, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("DEVGUARD_STORE", postgres_url)
+    then = int(time.time()) - 86_400
+    with Store.open(postgres_url) as group, group.begin() as conn:
+        settle(conn, 1, reported=then, seen=then, report_origin="s", report_index=0, site_time=then, site_index=0)
+    ok("campaign", "new", "--name", "c", "--release", world.suits["1.1.0"])
+    ok("campaign", "start", "c")
+    grant = world.grant(tmp_path / "t.grant", "IP-0")
+    found = ok(*work(grant, "--port", pump.port, "--json")).json
+    assert (found["devices"][0]["phase"], found["ended"]) == ("done", None)
+    report = ok("campaign", "report", "c", "--json").json
+    assert (report["state"], report["phases"]["done"], report["adds_up"]) == ("finished", 1, True)
+
+
 def test_a_device_that_runs_it_already_is_looked_up(
     world: World, tmp_path: Path, store: Store, begun: Path, pump: Emulator
 ) -> None:
