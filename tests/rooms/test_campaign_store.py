@@ -181,6 +181,14 @@ def test_a_word_without_evidence_makes_nobody_done(store: Store) -> None:
     assert faults(store) == ()
 
 
+def test_saying_it_again_holds_the_device_no_longer(store: Store) -> None:
+    begin(store, plan(lease=600), 1)
+    lease = must(store, "a")
+    assert say(store, lease, OK, now=T0) == (True, Phase.CLAIMED)
+    assert say(store, lease, OK, now=T0 + 500) == (False, Phase.CLAIMED)
+    assert move(store, T0 + 600).expired == 1
+
+
 @pytest.mark.parametrize("fields", [{"confirmed": False}, {"manifest_digest": b"\x44" * 32}, {"model": "other"}])
 def test_evidence_is_of_that_model_on_that_release_confirmed(store: Store, fields: dict[str, Any]) -> None:
     begin(store, plan(), 1)
