@@ -6,6 +6,7 @@ The connection is one of the ledger's store; SQLite and PostgreSQL alike. What i
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -124,11 +125,17 @@ def running(conn: Connection) -> list[str]:
     return sorted(conn.execute(query).scalars())
 
 
-def _campaign(row: Any) -> Campaign:
+@functools.lru_cache(maxsize=64)
+def _plan(text: str) -> Plan:
+    """The plan that is kept as `text`; read for every device that is handed out, so it is parsed once."""
     try:
-        plan = plan_from_json(json.loads(row.plan))
+        return plan_from_json(json.loads(text))
     except (ValueError, RecursionError):
-        raise Malformed("campaign.malformed", f"the plan that is kept of campaign {row.name} is none") from None
+        raise Malformed("campaign.malformed", "the plan that is kept of a campaign is none") from None
+
+
+def _campaign(row: Any) -> Campaign:
+    plan = _plan(row.plan)
     goal = Goal(row.model, row.version, row.sequence, bytes(row.digest), row.file)
     times = (row.created, row.created_by, row.started, row.changed, row.changed_by, row.reason)
     return Campaign(row.name, State(row.state), goal, plan, row.devices, *times)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from sqlalchemy import delete, func, inspect, select
+from sqlalchemy import delete, func, inspect, select, update
 
 from campaign_support import GOAL, PUMP, T0, by_itself, plan, raise_incident, settle, sign
 from devguard.campaign.advance import advance
@@ -36,7 +36,7 @@ from devguard.campaign.store import (
     report_of,
     running,
 )
-from devguard.campaign.tables import TABLES, members, outcomes
+from devguard.campaign.tables import TABLES, campaigns, members, outcomes
 from devguard.errors import DevguardError, Refused
 from devguard.ledger.migrate import migrate
 from devguard.ledger.rebuild import rebuild
@@ -536,3 +536,11 @@ def test_the_revision_makes_the_tables_that_are_meant(store: Store) -> None:
             assert keys == [column.name for column in table.primary_key]
             found = {one["name"] for one in inspect(conn).get_indexes(table.name)}
             assert found == {one.name for one in table.indexes}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "null", '{"campaign": 1}'])
+def test_a_kept_plan_that_is_damaged_is_told_by_its_code(store: Store, text: str) -> None:
+    begin(store, plan(), 1)
+    with store.begin() as conn:
+        conn.execute(update(campaigns).values(plan=text))
+    assert refusal(store, claim, "c", "x", T0, "a") == "campaign.malformed"
