@@ -187,6 +187,8 @@ class Intake:
         """All are there: compare the tree with the signed head, and keep that."""
         before, edge = self._before, self._edge
         if head.size < edge.size and edge.size == before.records:
+            if root_at(self._conn, before.origin, head.size) != head.root:
+                raise Refused("ledger.differs", f"the first {head.size} records of {before.origin} are others here")
             return Taken(before.origin, edge.size, 0, edge.root())  # an older head; all it covers is here
         if head.size != edge.size:
             raise Refused("log.tampered", f"the signed head is of {head.size} records, {edge.size} were handed over")
@@ -204,6 +206,15 @@ class Intake:
         mark_revoked(self._conn, self._judge)
         self._conn.execute(stations.update().where(stations.c.origin == before.origin).values(change))
         return Taken(before.origin, edge.size, edge.size - before.records, edge.root())
+
+
+def root_at(conn: Connection, origin: str, size: int) -> bytes:
+    """The root over the first `size` records that are held of a station, 32 bytes."""
+    edge = Frontier()
+    wanted = select(records.c.entry).where(records.c.origin == origin, records.c.index < size)
+    for leaf in conn.execute(wanted.order_by(records.c.index)).scalars():
+        edge.append(leaf_hash(leaf))
+    return edge.root()
 
 
 def derive_into(conn: Connection, origin: str, found: Sequence[tuple[int, Record]], judge: Judge) -> None:

@@ -122,6 +122,7 @@ def test_a_push_its_use_of_a_grant_and_its_end(store: Store) -> None:
         push_begun("IP-2", time=NOW + 70, request="push-2"),
         push_ended("IP-2", time=NOW + 71, request="push-2", code="device.battery"),
         push_begun("IP-3", time=NOW + 80, request="push-3"),
+        push_begun("IP-3", time=NOW + 85, request="push-3"),  # the line was cut, and the same command went on
         push_ended("IP-4", time=NOW + 90, request="push-4", code="grant.expired"),
         record("release.push", NOW + 91, request="push-5", details={"dry-run": "yes"}),
     )

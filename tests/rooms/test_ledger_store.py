@@ -147,6 +147,30 @@ def test_every_writer_counts(store: Store) -> None:
         assert conn.execute(ledger.select()).one().generation == 40
 
 
+def test_on_sqlite_what_a_writer_has_read_stays_true(tmp_path: Path) -> None:
+    """Read, think, write, without a second attempt: nobody comes between."""
+    wrong: list[DevguardError] = []
+    with Store.open(sqlite_url(tmp_path / "l.sqlite")) as store:
+
+        def one() -> None:
+            try:
+                for _ in range(5):
+                    with store.begin() as conn:
+                        seen = conn.execute(ledger.select()).one().generation
+                        conn.execute(ledger.update().values(generation=seen + 1))
+            except DevguardError as error:
+                wrong.append(error)
+
+        threads = [threading.Thread(target=one) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+        with store.read() as conn:
+            assert conn.execute(ledger.select()).one().generation == 30
+
+
 def test_serializable_transactions_are_tried_again_and_not_for_ever(store: Store) -> None:
     waits: list[float] = []
     calls = []

@@ -154,6 +154,11 @@ def test_a_log_that_was_begun_anew_is_told_from_the_one_that_is_held(store: Stor
         with pytest.raises(Refused) as caught, store.begin() as conn:
             other.hand_over(conn, first)
         assert caught.value.code == "ledger.differs"
+    shorter = Log().add(*plain(99, 98))
+    for first in (0, 2):  # all of it, or its head alone
+        with pytest.raises(Refused) as caught, store.begin() as conn:
+            shorter.hand_over(conn, first)
+        assert caught.value.code == "ledger.differs"
     assert taken(store, log.origin) == 6
 
 
