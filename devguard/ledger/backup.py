@@ -43,9 +43,8 @@ def backup(store: Store, path: Path) -> int:
     with _beside(path) as folder:
         draft = folder / "backup.sqlite"
         with Store.open(sqlite_url(draft)) as copy, store.read() as source, copy.begin() as target:
-            names = _names(target)
-            _check(names, source, store.name)
-            rows = _copy(source, target, names)
+            into = _kept(target)
+            rows = _copy(source, _same(source, into, store.name), target, into)
         _place(draft, path)
     return rows
 
@@ -79,67 +78,64 @@ def restore(store: Store, path: Path) -> int:
 
 def _restored(source: Connection, target: Connection) -> int:
     generation = lock(target)
-    names = _names(source)
-    _check([table.name for table in schema.PRIMARY], source, "the backup")
-    for table in reversed(_tables(target, names)):
-        target.execute(table.delete())
+    kept = _kept(source)
+    if not {table.name for table in schema.PRIMARY} <= {table.name for table in kept}:
+        raise Malformed("ledger.malformed", "the backup lacks tables")
+    into = _same(target, kept, "the ledger")
     for derived in reversed(DERIVED):
         target.execute(derived.delete())
-    _copy(source, target, names)
+    _copy(source, kept, target, into)
     identity(target)
     # Whoever remembers a page by its generation has not seen this one.
     target.execute(ledger.update().where(ledger.c.generation < generation).values(generation=generation))
-    _advance_numbers(target, names)
+    _advance_numbers(target, into)
     return derive_anew(target)
 
 
-def _names(conn: Connection) -> list[str]:
-    """The tables that are kept: all that our revisions make in a SQLite file, without what is derived."""
+def _kept(conn: Connection) -> list[Table]:
+    """The tables that are kept: all that our revisions make in a SQLite file, without what is derived. What is referred
+    to comes before what refers to it."""
     found = MetaData()
-    found.reflect(conn)
-    return [table.name for table in found.sorted_tables if table.name not in _LEFT_OUT]
+    found.reflect(conn, only=lambda name, _: name not in _LEFT_OUT)
+    return found.sorted_tables
 
 
-def _tables(conn: Connection, names: list[str]) -> list[Table]:
-    """The same in this database, what is referred to before what refers to it."""
-    found = MetaData()
-    found.reflect(conn, only=names)
-    return [table for table in found.sorted_tables if table.name in names]
-
-
-def _check(names: list[str], conn: Connection, name: str) -> None:
+def _same(conn: Connection, tables: list[Table], name: str) -> list[Table]:
+    """The tables of these names in another database, whose name for people is `name`."""
+    names, found = [table.name for table in tables], MetaData()
     missing = set(names) - set(inspect(conn).get_table_names())
     if missing:
         raise Malformed("ledger.malformed", f"{name} lacks the tables {', '.join(sorted(missing))}")
+    found.reflect(conn, only=names, resolve_fks=False)
+    return [found.tables[one] for one in names]
 
 
-def _copy(source: Connection, target: Connection, names: list[str]) -> int:
-    """Every row of the tables from one database to another, replacing what a new store is made with."""
-    count, into = 0, {table.name: table for table in _tables(target, names)}
-    for table in reversed(list(into.values())):
+def _copy(source: Connection, tables: list[Table], target: Connection, into: list[Table]) -> int:
+    """Every row of the tables from one database to another, in the place of what was there; how many they are."""
+    count = 0
+    for table in reversed(into):
         target.execute(table.delete())
-    for table in _tables(source, names):
+    for table, other in zip(tables, into, strict=True):
         order = list(table.primary_key.columns) or list(table.columns)
         wanted = select(table).order_by(*order).execution_options(yield_per=PORTION)
         for some in portions(source.execute(wanted).mappings(), PORTION):
-            target.execute(into[table.name].insert(), [dict(row) for row in some])
+            target.execute(other.insert(), [dict(row) for row in some])
             count += len(some)
     return count
 
 
-def _advance_numbers(conn: Connection, names: list[str]) -> None:
+def _advance_numbers(conn: Connection, tables: list[Table]) -> None:
     """Let the next row of a table that numbers its rows itself get a number that no restored row has."""
     if conn.dialect.name != "postgresql":
         return  # SQLite looks at the rows
-    for table in _tables(conn, names):
-        for column in table.primary_key.columns:
-            if not isinstance(column.type, (Integer, BigInteger)):
-                continue
-            asked = text("SELECT pg_get_serial_sequence(:table, :column)")
-            found: Any = conn.execute(asked, {"table": f'"{table.name}"', "column": column.name}).scalar()
-            highest = conn.execute(select(func.max(column))).scalar()
-            if found is not None and highest is not None:
-                conn.execute(text("SELECT setval(:sequence, :highest)"), {"sequence": found, "highest": highest})
+    for column in (column for table in tables for column in table.primary_key.columns):
+        if not isinstance(column.type, (Integer, BigInteger)):
+            continue
+        asked = text("SELECT pg_get_serial_sequence(:table, :column)")
+        found: Any = conn.execute(asked, {"table": f'"{column.table.name}"', "column": column.name}).scalar()
+        highest = conn.execute(select(func.max(column))).scalar()
+        if found is not None and highest is not None:
+            conn.execute(text("SELECT setval(:sequence, :highest)"), {"sequence": found, "highest": highest})
 
 
 @contextlib.contextmanager

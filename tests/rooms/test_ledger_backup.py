@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import stat
 from pathlib import Path
@@ -88,37 +89,46 @@ def changed(path: Path, *statements: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
-        'DELETE FROM records WHERE "index" = 1',
-        'DELETE FROM records WHERE "index" = 2',
-        'UPDATE records SET entry = (SELECT entry FROM records WHERE "index" = 0) WHERE "index" = 1',
-        "UPDATE records SET entry = x'00' WHERE \"index\" = 1",
-        "UPDATE stations SET note = NULL",
-        "UPDATE stations SET records = 1",
-        "UPDATE stations SET frontier = x'00'",
-        "UPDATE stations SET key = zeroblob(32)",
-        "UPDATE stations SET root = zeroblob(32)",
-        "DELETE FROM ledger",
-        "DROP TABLE records",
-        "UPDATE documents SET document = x'00'",
-        "DROP TABLE ledger_version",
-        "UPDATE ledger_version SET version_num = '9999'",
-    ],
+@pytest.fixture(scope="module")
+def saved(empty_sqlite: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A backup, to be changed in copies."""
+    folder = tmp_path_factory.mktemp("saved")
+    with Store.open(sqlite_url(Path(shutil.copyfile(empty_sqlite, folder / "l.sqlite")))) as one:
+        fill(one, logs())
+        backup(one, folder / "b")
+    return folder / "b"
+
+
+STATEMENTS = (
+    'DELETE FROM records WHERE "index" = 1',
+    'DELETE FROM records WHERE "index" = 2',
+    'UPDATE records SET entry = (SELECT entry FROM records WHERE "index" = 0) WHERE "index" = 1',
+    "UPDATE records SET entry = x'00' WHERE \"index\" = 1",
+    "UPDATE stations SET note = NULL",
+    "UPDATE stations SET records = 1",
+    "UPDATE stations SET frontier = x'00'",
+    "UPDATE stations SET key = zeroblob(32)",
+    "UPDATE stations SET root = zeroblob(32)",
+    "DELETE FROM ledger",
+    "DROP TABLE records",
+    "UPDATE documents SET document = x'00'",
+    "DROP TABLE ledger_version",
+    "UPDATE ledger_version SET version_num = '9999'",
 )
+
+
 def test_a_backup_that_somebody_changed_is_refused_and_nothing_is_lost(
-    store: Store, tmp_path: Path, statement: str
+    store: Store, saved: Path, tmp_path: Path
 ) -> None:
-    fill(store, logs())
-    backup(store, tmp_path / "b")
+    fill(store, [Log().add(reported())])
     before = dump(store), primary(store)
-    changed(tmp_path / "b", statement)
-    with pytest.raises(DevguardError) as caught:
-        restore(store, tmp_path / "b")
-    codes = ("ledger.malformed", "ledger.schema", "log.tampered", "trust.malformed", "key.malformed", "key.weak")
-    assert caught.value.code in codes
-    assert (dump(store), primary(store)) == before
+    codes = {"ledger.malformed", "ledger.schema", "log.tampered", "trust.malformed", "key.malformed", "key.weak"}
+    for number, statement in enumerate(STATEMENTS):
+        wrong = changed(Path(shutil.copyfile(saved, tmp_path / str(number))), statement)
+        with pytest.raises(DevguardError) as caught:
+            restore(store, wrong)
+        assert caught.value.code in codes, statement
+        assert (dump(store), primary(store)) == before, statement
 
 
 def test_what_is_no_backup(store: Store, tmp_path: Path) -> None:

@@ -15,14 +15,21 @@ from needs import missing
 ROW = {"key": b"k", "thumbprint": b"t", "records": 0, "root": b"r", "frontier": b""}
 
 
-@pytest.fixture
-def server() -> Iterator[postgresql.Server]:
-    """A server of the test's own."""
+@pytest.fixture(scope="module")
+def own() -> Iterator[postgresql.Server]:
+    """A server that no other module has."""
     lacking = postgresql.absent()
     if lacking is not None:
         missing(lacking)
     with postgresql.server() as one:
         yield one
+
+
+@pytest.fixture
+def server(own: postgresql.Server) -> Iterator[postgresql.Server]:
+    """The same, up and empty handed whatever the test before has done to it."""
+    yield own
+    own.restart(kill=True)
 
 
 def count(store: Store) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import threading
+from collections.abc import Iterator
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -215,6 +216,14 @@ def pool() -> list[Record]:
 LOGS = st.lists(st.lists(st.deferred(lambda: st.sampled_from(pool())), min_size=1, max_size=25), min_size=1, max_size=3)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    """Nothing here pulls the plug: no commit waits for the disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("devguard.ledger.store.PRAGMAS", ("journal_mode=WAL", "synchronous=OFF", "foreign_keys=ON"))
+        yield
+
+
 def fresh(empty: Path, name: str) -> Store:
     """A store of its own."""
     path = empty.with_name(f"{name}.sqlite")
@@ -225,7 +234,7 @@ def fresh(empty: Path, name: str) -> Store:
 
 
 @given(LOGS, st.data())
-@settings(max_examples=25)
+@settings(max_examples=12)
 def test_any_portions_in_any_order_give_what_a_rebuild_gives(
     empty_sqlite: Path, logs: list[list[Record]], data: Any
 ) -> None:
@@ -258,7 +267,7 @@ def documented(conn: Connection) -> None:
 
 
 @given(LOGS)
-@settings(max_examples=6)
+@settings(max_examples=4)
 def test_both_databases_have_the_same_rows(empty_sqlite: Path, postgres: Any, logs: list[list[Record]]) -> None:
     found = [Log(station(str(number))).add(*records) for number, records in enumerate(logs)]
     url = postgres.ledger()
