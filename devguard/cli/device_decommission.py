@@ -7,6 +7,7 @@ kept by the device too, for whoever did not hear the answer.
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,10 +70,14 @@ def _erased(visit: Visit) -> tuple[Erased, bytes]:
         raise Refused("grant.quorum", "a device is erased on the word of two technicians, and one came")
     port = choose_port(visit.invocation, errand.port)
     visit.describe(port)
-    with SerialDriver.open(port, errand.baud, visit.invocation.ticks) as driver:
+    with (
+        visit.reserved(checked, os.urandom(32)),
+        SerialDriver.open(port, errand.baud, visit.invocation.ticks) as driver,
+    ):
         runner = runner_on(driver, baud=errand.baud)
         if runner.run(greet()).boot_state == "decommissioned":
             return _again(runner, trust, visit)
+        visit.use.offer()
         note.commit(action="device.decommission-begun")
         note.written = False
         bench = replace(visit.bench(trust, checked, signer), serial=errand.serial)

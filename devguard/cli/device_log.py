@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,10 +63,14 @@ def _read(visit: Visit) -> ReadLog:
     port = choose_port(visit.invocation, visit.errand.port)
     visit.describe(port)
     bench = visit.bench(trust, checked, signer)
-    with SerialDriver.open(port, visit.errand.baud, visit.invocation.ticks) as driver:
+    with (
+        visit.reserved(checked, os.urandom(32)),  # each reading is a use of its own
+        SerialDriver.open(port, visit.errand.baud, visit.invocation.ticks) as driver,
+    ):
         runner = runner_on(driver, baud=visit.errand.baud)
         identity, _ = runner.run(identify(confirmed(visit.invocation, note, runner, bench)))
         note.device = identity.serial
+        visit.use.offer()
         note.commit(action="device.log-begun")
         note.written = False
         return runner.run(read_log(replace(bench, serial=identity.serial), checked, approver))

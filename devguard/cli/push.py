@@ -136,7 +136,8 @@ class Pusher(Visit):
             self.note.details["dry-run"] = "yes"
             self.note.commit()
             return {"accepted": True, "code": None, "dry_run": True, "device": None, "report": None, "link": None}
-        return smp.run() if smp is not None else self._push(trust, judged, signer, checked)
+        with self.reserved(checked, release.manifest_digest):
+            return smp.run() if smp is not None else self._push(trust, judged, signer, checked)
 
     def check_incidents(self) -> None:
         """`incident.open` where the policy holds updates up; what helps a broken device is never held up."""
@@ -244,6 +245,7 @@ class Pusher(Visit):
                 session = UpdateSession(
                     release, checked, bench, sever(envelope), payload, self.approver(), meter, forms, meter.queued
                 )
+                self.use.taken = lambda: session.accepted
                 self.patiently(lambda: runner.run(session.push()), wait=wish.resume)
             note.remember.append(lambda memory: memory.with_push(release, checked))
             seconds = ticks() - started
@@ -301,6 +303,7 @@ class Pusher(Visit):
         """What stands before the first byte: room for the records to come, and the technician's signature."""
         from devguard.cli.device_words import sign_push
 
+        self.use.offer()
         if self.note.log is not None:
             self.note.log.reserve()
         sign_push(self.note, serial, release.manifest_digest, checked, signer)

@@ -255,6 +255,7 @@ class SmpPush:
         self.update = update
         if found.recovery:
             self._no_trial(NO_TRIAL)
+        self.pusher.use.offer()
         if self.note.log is not None:
             self.note.log.reserve()
         self.note.remember.append(lambda memory: self._spent(memory, release))

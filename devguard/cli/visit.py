@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,6 +20,7 @@ from devguard.cli.context import DESCRIPTOR, Invocation, passphrase_option
 from devguard.cli.device_words import Words
 from devguard.cli.line import BAUD
 from devguard.cli.record import Note
+from devguard.cli.reserve import Reservation, reserving
 from devguard.cli.times import Moment
 from devguard.errors import DevguardError, DeviceRefused, LinkError, Refused
 
@@ -110,6 +111,7 @@ class Visit:
         self.errand = errand
         self.note = note
         self.words = Words(note)
+        self.use = Reservation()
         if errand.qr:
             from devguard.cli.qr import need_segno
 
@@ -187,6 +189,13 @@ class Visit:
         holder = None if errand.second_key is None else self.invocation.home.key_info(errand.second_key).key
         second = check_grant(grant, trust=trust, now=now, device=first.device, action=first.action, holder=holder)
         check_pair(first, second)
+
+    @contextlib.contextmanager
+    def reserved(self, checked: CheckedGrant, what: bytes) -> Iterator[None]:
+        """What is done under a use of the grant that the group's store holds for this visit; see `cli.reserve`. `what`:
+        the release's manifest digest, or what else the use is bound to."""
+        with reserving(self, checked, what) as self.use:
+            yield
 
     def describe(self, port: str) -> None:
         """Port, reason and work order into the record."""

@@ -23,7 +23,7 @@ uses: Final = Table(
     Column("grant", LargeBinary, nullable=False),  # SHA-256 of its untagged form, as records name it
     Column("action", Word, nullable=False),
     Column("release", LargeBinary, nullable=False),  # manifest digest, or what else the use is bound to
-    Column("serial", Word),  # None until the device has proved it
+    Column("serial", Word, nullable=False),
     Column("spent", Boolean(create_constraint=False), nullable=False),  # offered to the device: it may have spent it
     Column("origin", Word, nullable=False),
     Column("request", Word, nullable=False),

@@ -61,6 +61,7 @@ class UpdateSession:
     `offer`: the envelope with payload and text severed. `payload`: positioned anywhere, read from offset 0 of the
     image. `approver` is asked until it returns (approval object, second grant); None means one technician.
     `forms`: other forms of the same image, of which the smallest that the device takes is sent; `sent` says which.
+    `accepted`: the device has taken the offer, and spent the grant's use.
     `progress` hears what is durable on the device, `queued` what was handed to the link: (bytes, of so many).
     Raises `LocalProtocolError` when built from anything but proof, `Refused` when the grant does not cover the release.
     """
@@ -76,6 +77,7 @@ class UpdateSession:
     queued: Progress | None = None
     connected: Connected | None = field(default=None, init=False)
     sent: Sent = field(default=Sent("full", 0), init=False)
+    accepted: bool = field(default=False, init=False)
     _total: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -120,6 +122,7 @@ class UpdateSession:
         ask = Recover if self.grant.action is Action.RECOVER else Offer
         yield Send(encode_message(ask(self.offer)), sealed=True)
         accept = expect((yield Receive(sealed=True, timeout=JUDGE_SECONDS)), Accept, sealed=True)
+        self.accepted = True
         if accept.resume_offset > self.release.size:
             raise RemoteProtocolError("session.order", "the device wants to resume past the end of the image")
         return accept

@@ -29,7 +29,7 @@ def upgrade() -> None:
         _must("grant", _BYTES),
         _must("action", _WORD),
         _must("release", _BYTES),
-        sa.Column("serial", _WORD),
+        _must("serial", _WORD),
         _must("spent", _FLAG),
         _must("origin", _WORD),
         _must("request", _WORD),
