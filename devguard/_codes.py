@@ -288,6 +288,8 @@ CODE_ROWS: tuple[tuple[str, int, str, str], ...] = (
      "trust none of them; keep the database as it is and report it as SECURITY.md says"),
     ("incident.open", 1, "an incident waits for an officer, and the policy of this station holds pushes up until then",
      "`devguard evidence incident list`; an officer releases it by name and with a reason"),
+    ("incident.unsent", 4, "a notice of an incident could not be delivered",
+     "it waits in the home: `devguard evidence incident notify`; the log has the incident in any case"),
     ("incident.unknown", 1, "no such incident or record, or it is released already",
      "`devguard evidence incident list --all`"),
     ("console.package", 1, "packages that the console is built on are not installed", "pip install 'devguard[web]'"),

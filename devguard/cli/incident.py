@@ -10,9 +10,10 @@ import click
 from devguard.cli.context import Command, Invocation
 from devguard.cli.evidence_keys import evidence_folder, station_of, written
 from devguard.cli.incidents import all_incidents, policy_of
+from devguard.cli.notices import Outcome
 from devguard.cli.record import operator, recorded
 from devguard.cli.times import iso, left
-from devguard.errors import Refused
+from devguard.errors import LinkError, Refused
 
 if TYPE_CHECKING:
     from devguard.evidence.incident import Incident
@@ -194,6 +195,35 @@ def export(invocation: Invocation, identifier: str, out: Path, whole: bool, deci
     data = {"file": str(out), "id": one.id, "records": len(wanted), "excerpts": excerpts, "sealed": sealed}
     text = f"{out}: {one.id}, {len(wanted)} records with their proofs, {excerpts} of them without what people typed"
     invocation.result(data, f"{text}\nwho has it needs only the station's public key: `devguard evidence verify {out}`")
+
+
+@incident.command("notify", cls=Command)
+@click.pass_obj
+def notify(invocation: Invocation) -> None:
+    """Send the notices of incidents that wait because they could not be sent. Each way is tried until it fails."""
+    outcome = notified(invocation, always=True)
+    data = {"sent": outcome.sent, "waiting": outcome.kept, "given_up": outcome.given_up}
+    if outcome.why is not None:
+        raise LinkError(
+            "incident.unsent", f"{outcome.sent} sent, {outcome.kept} wait, {outcome.given_up} given up: {outcome.why}"
+        )
+    invocation.result(data, f"{outcome.sent} notices sent, none waits")
+
+
+def notified(invocation: Invocation, *, always: bool = False) -> Outcome:
+    """Try what waits in the outbox; on record with `always`, and wherever a notice went out or was given up."""
+    from devguard.cli.notices import flush, outbox
+
+    if not always and not outbox(invocation.home).is_dir():
+        return Outcome()
+    with recorded(invocation, "incident.notify") as note:
+        outcome = flush(invocation.home, note.now)
+        note.details.update(sent=str(outcome.sent), waiting=str(outcome.kept), dropped=str(outcome.given_up))
+        note.written = not always and not outcome.sent and not outcome.given_up
+        if outcome.why is not None and not note.written:
+            note.details["why"] = outcome.why
+            note.commit("incident.unsent")
+    return outcome
 
 
 def incident_of(invocation: Invocation, identifier: str) -> Incident:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from devguard.cli.notices import KEYS
 from devguard.errors import LinkError, Malformed, Refused
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ def policy_of(home: Home) -> Policy:
 
     section = home.config().get(SECTION, {})
     where = f"{home.config_file}: [{SECTION}]"
-    if not isinstance(section, dict) or not section.keys() <= {"block", "night"}:
-        raise Malformed("config.malformed", f"{where} has block and night, nothing else")
+    known = {"block", "night", *KEYS}
+    if not isinstance(section, dict) or not section.keys() <= known:
+        raise Malformed("config.malformed", f"{where} has {', '.join(sorted(known))}, nothing else")
     block = section.get("block", [])
     kinds = [kind.value for kind in Kind]
     if not isinstance(block, list) or any(one not in kinds for one in block):
@@ -74,21 +76,27 @@ def _minute(time: int) -> int:
     return at.hour * 60 + at.minute
 
 
-def watch(home: Home, log: EvidenceLog, written: Record) -> None:
-    """Ask the rules about a record that was just written; what they find stands in the log on return.
+def watch(home: Home, log: EvidenceLog, written: Record) -> list[int]:
+    """Ask the rules about a record that was just written; what they find stands in the log on return: the indexes of
+    those records, and of `written` itself where it raises an incident.
 
     A disk that took the record and has no room for the incident costs the incident alone; the record is there.
     """
+    from devguard.evidence.incident import NEW
     from devguard.evidence.rules import find, may_matter
 
+    if written.action == NEW and written.ok:
+        return [log.size - 1]
     if not may_matter(written):
-        return
+        return []
     night = None
     with contextlib.suppress(Malformed):  # a policy that does not parse stops a push, never a record
         night = policy_of(home).night
+    raised = []
     for finding in find(_recent(home.evidence_folder, written), night):
         with contextlib.suppress(LinkError):
-            log.append(finding.record(max(written.time, log.latest)))
+            raised.append(log.append(finding.record(max(written.time, log.latest))))
+    return raised
 
 
 def _recent(folder: Path, written: Record) -> list[tuple[int, Record]]:

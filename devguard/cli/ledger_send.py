@@ -88,14 +88,25 @@ def _watch(invocation: Invocation, wish: Wish) -> None:
 
 
 def _round(invocation: Invocation, wish: Wish) -> dict[str, Any]:
-    """Send, then fetch; each on record where it changes anything."""
+    """Send, then fetch, then what else waits to go out; each on record where it changes anything."""
     with watched(invocation), recorded(invocation, "ledger.send") as note, open_group(invocation, wish.url) as store:
         data = _sent(invocation, note, store, wish)
         data["findings"] += trust_findings(invocation, store)
         found = fetch_lists(invocation, store) if invocation.home.trust_file.is_file() else Fetched()
         heard(invocation, store)
-    data["findings"] += found.findings()
+    data["findings"] += [*found.findings(), *_notices(invocation)]
     return data | {"lists": found.lists, "changed": found.changed}
+
+
+def _notices(invocation: Invocation) -> list[dict[str, Any]]:
+    """Notices of incidents that wait, tried once more; what is wrong with them fails no hand-over."""
+    from devguard.cli.incident import notified
+
+    try:
+        outcome = notified(invocation)
+    except DevguardError as error:
+        return [finding(error.code, error.message)]
+    return [] if outcome.why is None else [finding("incident.unsent", outcome.why)]
 
 
 def _sent(invocation: Invocation, note: Note, store: Store, wish: Wish) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from devguard.cli.context import Invocation
 from devguard.errors import DevguardError, DeviceRefused, LinkError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from devguard.cli.home import Home
     from devguard.cli.memory import Memory
     from devguard.evidence.log import EvidenceLog
@@ -38,7 +40,7 @@ SESSIONS_KEPT: Final = 7  # so many ids fit into one detail
 class Note:
     """The record of one command, filled in as it learns. `remember`: what the command adds to the station's memory;
     `memory`: what it found there, None while that is not proven; `log`: None where nothing is kept; `statements`: what
-    others signed; `sessions`: ids of the sessions held since the last record."""
+    others signed; `sessions`: ids of the sessions held since the last record; `notices`: of incidents, not sent yet."""
 
     home: Home
     log: EvidenceLog | None
@@ -55,6 +57,7 @@ class Note:
     remember: list[Callable[[Memory], Memory]] = field(default_factory=list)
     statements: dict[Statement, bytes] = field(default_factory=dict)
     sessions: list[bytes] = field(default_factory=list)
+    notices: list[Path] = field(default_factory=list)
 
     @property
     def now(self) -> int:
@@ -124,7 +127,18 @@ class Note:
         if self.log is not None:
             from devguard.cli.incidents import watch
 
-            watch(self.home, self.log, said[-1])
+            raised = watch(self.home, self.log, said[-1])
+            if raised:
+                from devguard.cli.notices import keep
+
+                self.notices += keep(self.home, self.log, raised)
+
+    def tell(self) -> None:
+        """Send what incidents there were to whom the settings name. Nothing fails here; it takes seconds at most."""
+        if self.notices:
+            from devguard.cli.notices import tell
+
+            tell(self.home, self.notices, self.now)
 
     def forget_words(self) -> None:
         """What was heard is in one record: it is not said again in the next."""
@@ -195,8 +209,20 @@ def recorded(
     log = None if only_where_kept and not home.keeps_evidence() else home.evidence()
     note = Note(home, log, invocation.now, action, actor or operator(), os.urandom(8).hex())
     try:
+        with _on_record(note):
+            yield note
+        if not note.written:
+            note.commit()
+    finally:
+        note.tell()
+
+
+@contextmanager
+def _on_record(note: Note) -> Iterator[None]:
+    """What is done under a note; a refusal that ends it is in the record, and so is an interruption."""
+    try:
         note.recall()
-        yield note
+        yield
     except DevguardError as error:
         if isinstance(error, DeviceRefused) or error.code not in BROKEN_LOG:
             note.details["why"] = error.message
@@ -212,8 +238,6 @@ def recorded(
         note.remember.clear()
         note.commit("internal.interrupted")
         raise
-    if not note.written:
-        note.commit()
 
 
 def operator() -> str:

@@ -15,7 +15,7 @@ _BY_AREA: Final = {
     "device": "acknowledge decommission decommission-begun enrol enrol-begun info log log-begun report",
     "evidence": "export format recover witness",
     "grant": "check delegate issue request revoke sign",
-    "incident": "export new open release",
+    "incident": "export new notify open release",
     "key": "ceremony ceremony-check check new",
     "ledger": "backup fetch migrate rebuild restore send update",
     "memory": "recover",
