@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +38,13 @@ WORKER: Final = ("-m", "devguard.bench.campaign_worker")
 DEVICES: Final = ("-m", "devguard.bench.campaign_devices")
 POLL: Final = 0.2
 TWICE: Final = 10
+
+
+Say = Callable[[str], object]
+
+
+def _nothing(_: str) -> None:
+    """Nobody wants to hear how far it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +109,10 @@ class Result:
         }
 
 
-def run(wish: Wish, url: str | None = None) -> Result:
+def run(wish: Wish, url: str | None = None, say: Say = _nothing) -> Result:
     """One simulated campaign on a server of its own, or in the empty database at `url`, which it leaves filled.
+
+    say: hears how far it is, now and then.
 
     Raises `Refused`: `campaign.postgresql`, `campaign.package`, `campaign.store`; `LinkError`: `ledger.unreachable`.
     """
@@ -123,7 +132,7 @@ def run(wish: Wish, url: str | None = None) -> Result:
         setup.write(folder / "setup.json")
         stack.enter_context(_devices(folder))
         crew = stack.enter_context(_Crew(folder, wish))
-        result = _work(wish, store, queue, setup, crew, server)
+        result = _work(wish, store, queue, setup, crew, server, say)
         crew.stop()
         return _judged(store, setup, result)
 
@@ -201,13 +210,15 @@ class _Crew:
                 process.wait(timeout=10)
 
 
-def _work(wish: Wish, store: Store, queue: Queue, setup: Setup, crew: _Crew, server: Postgres | None) -> Result:
+def _work(
+    wish: Wish, store: Store, queue: Queue, setup: Setup, crew: _Crew, server: Postgres | None, say: Say
+) -> Result:
     """Let the crew work, kill, crash and double what was wished for, until the campaign is over or the time is up."""
     result = Result(wish)
     dice = random.Random(wish.seed)  # noqa: S311 (who is killed)
     kills = sorted(dice.randrange(wish.devices * 5 // 100, wish.devices * 90 // 100 + 1) for _ in range(wish.kills))
     crash = wish.devices // 2 if wish.crash and server is not None else None
-    began, first = time.monotonic(), None
+    began, first, told = time.monotonic(), None, 0
     while time.monotonic() - began < wish.limit:
         crew.fill()
         time.sleep(POLL)
@@ -217,9 +228,12 @@ def _work(wish: Wish, store: Store, queue: Queue, setup: Setup, crew: _Crew, ser
             continue
         if touched and first is None:
             first = time.monotonic()
+        result.seconds = time.monotonic() - (first or began)
         if over:
-            result.seconds = time.monotonic() - (first or began)
             break
+        if result.done * 10 // wish.devices > told:
+            told = result.done * 10 // wish.devices
+            say(f"{result.done} of {wish.devices} devices, {result.seconds:.0f} s")
         while kills and result.done >= kills[0]:
             kills.pop(0)
             crew.kill(dice)
@@ -273,7 +287,7 @@ def _judged(store: Store, setup: Setup, result: Result) -> Result:
     return result
 
 
-def scale(wish: Wish, counts: Sequence[int] = (1, 2, 4, 8)) -> list[Result]:
+def scale(wish: Wish, counts: Sequence[int] = (1, 2, 4, 8), say: Say = _nothing) -> list[Result]:
     """The same campaign undisturbed, with more and more workers, each on a new server."""
     calm = replace(wish, kills=0, crash=False, duplicates=False)
-    return [run(replace(calm, workers=count)) for count in counts]
+    return [run(replace(calm, workers=count), say=say) for count in counts]

@@ -67,7 +67,7 @@ def _run(invocation: Invocation, wish: dict[str, Any], store: str | None, scaled
         limit=wish["limit"],
     )
     invocation.note(LIGHT)
-    return scale(asked) if scaled else [run(asked, store)]
+    return scale(asked, say=invocation.note) if scaled else [run(asked, store, invocation.note)]
 
 
 def _print(results: list[Result]) -> None:

@@ -20,7 +20,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Wish]:
     """What a run is asked for; each gives a result without simulating anything."""
     found: list[Wish] = []
 
-    def run(wish: Wish, url: str | None = None) -> Result:
+    def run(wish: Wish, url: str | None = None, say: object = None) -> Result:
         found.append(wish)
         return Result(wish, seconds=10.0 / wish.workers, done=wish.devices, killed=wish.kills, checks=GOOD)
 
@@ -39,7 +39,7 @@ def test_what_was_wished_for_is_simulated(asked: list[Wish]) -> None:
 
 
 def test_a_rule_that_broke_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
-    def run(wish: Wish, url: str | None = None) -> Result:
+    def run(wish: Wish, url: str | None = None, say: object = None) -> Result:
         return Result(wish, done=1, checks=[*GOOD, Check("another rule", ("it broke",))])
 
     monkeypatch.setattr(bench, "run", run)
@@ -53,7 +53,7 @@ def test_a_rule_that_broke_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_run_that_checked_nothing_held_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "run", lambda wish, url=None: Result(wish))
+    monkeypatch.setattr(bench, "run", lambda wish, url=None, say=None: Result(wish))
     assert devguard("bench", "campaign", "--json").status == 1
 
 
