@@ -36,6 +36,9 @@ _TAIL: Final = 8 * 1024
 _SAFE: Final = "interrupted; state is safe"  # what the command line says of itself when it was interrupted
 
 
+_NOT_THE_RELEASE: Final = ("key.passphrase", "key.pin", "key.token", "grant.", "device.", "incident.")
+
+
 class End(enum.StrEnum):
     """How a run ended. LOST, STOPPED and SILENT can be resumed."""
 
@@ -62,6 +65,11 @@ class Ended:
     message: str = ""
     hint: str = ""
     status: int | None = None
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same push may be tried again as it is: what was refused is not the release."""
+        return self.how in (End.REFUSED, End.DEVICE) and (self.code or "").startswith(_NOT_THE_RELEASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +171,7 @@ class Journal:
         ended = end_of(run.folder, self.status(run.id))
         done = replace(run, ended=ended)
         done.save()
-        if not ended.how.resumable:
+        if not (ended.how.resumable or ended.repeatable):
             done.suit.unlink(missing_ok=True)
         return done
 

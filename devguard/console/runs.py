@@ -54,7 +54,8 @@ class State:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """A push that somebody asks for. `key`, `grant`: names in the home; "" lets the command choose."""
+    """A push that somebody asks for. `key`, `grant`: names in the home; "" lets the command choose. `resumes`: the run
+    that it follows; `fresh`: from the beginning all the same."""
 
     person: str
     port: str
@@ -66,6 +67,7 @@ class Wish:
     reason: str = ""
     work_order: str = ""
     resumes: str | None = None
+    fresh: bool = False
 
 
 @dataclass(slots=True)
@@ -138,7 +140,7 @@ class Runs:
         more = [f"--serial={wish.serial}", f"--port={wish.port}"]
         more += [f"--reason={wish.reason}"] if wish.reason else []
         more += [f"--work-order={wish.work_order}"] if wish.work_order else []
-        more += ["--resume"] if wish.resumes else []
+        more += ["--resume"] if wish.resumes and not wish.fresh else []
         second = [f"--approval={folder / 'approval'}"] if needs_two(folder / "release.suit") else []
         args = ["push", *more, *key, *grant, *second, "--progress=json"]
         seen = [f"--key={wish.key}"] if wish.key else []
@@ -221,10 +223,25 @@ class Runs:
         answer.require()
         return self.journal.save(replace(self.journal.get(run.id), approved_by=person))
 
-    def resume(self, run: Run, wish: Wish) -> Run:
-        """The same push again, which goes on where the device is."""
-        if run.ended is None or not run.ended.how.resumable or not run.suit.exists():
+    def follow(self, run: Run, person: str, passphrase: str) -> Run:
+        """The same push again: gone on with where it was cut off, or tried once more where it was refused for what is
+        not the release."""
+        ended = run.ended
+        if ended is None or not (ended.how.resumable or ended.repeatable) or not run.suit.exists():
             raise Malformed("console.run", "that push cannot be gone on with; begin a new one")
+        wish = Wish(
+            person=person,
+            port=run.port,
+            serial=run.serial,
+            name=run.name,
+            key=run.key,
+            grant=run.grant,
+            passphrase=passphrase,
+            reason=run.reason,
+            work_order=run.work_order,
+            resumes=run.id,
+            fresh=ended.repeatable,
+        )
         return self.start(wish, lambda path: os.rename(run.suit, path))
 
     def result(self, run: Run) -> dict[str, Any]:

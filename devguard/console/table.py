@@ -92,7 +92,7 @@ WAYS: Final[tuple[Way, ...]] = (
     Way("GET", "/bench/runs/{run}/events", "bench:events", Role.TECHNICIAN, passive=True),
     Way("POST", "/bench/runs/{run}/stop", "bench:stop", Role.TECHNICIAN, Body.FORM),
     Way("POST", "/bench/runs/{run}/approve", "bench:approve", Role.TECHNICIAN, Body.FORM),
-    Way("POST", "/bench/runs/{run}/resume", "bench:resume", Role.TECHNICIAN, Body.FORM),
+    Way("POST", "/bench/runs/{run}/follow", "bench:follow", Role.TECHNICIAN, Body.FORM),
 )
 
 NAVIGATION: Final[tuple[Entry, ...]] = (

@@ -247,7 +247,9 @@ def test_every_end_is_shown(desk: Desk, data: dict[str, Any] | None, status: int
     if run.ended.code is not None and how is not End.STOPPED:
         assert run.ended.code in page
         assert "because &lt;of&gt; it" in page
-    assert ("Go on with this push" in page) == how.resumable == run.suit.exists()
+    assert ("Go on with this push" in page) == how.resumable
+    assert ("Try it again" in page) == run.ended.repeatable
+    assert run.suit.exists() == (how.resumable or run.ended.repeatable)
     assert desk.get("/bench").status_code == 200
 
 
@@ -304,15 +306,29 @@ def test_resume_takes_the_same_release_along(desk: Desk) -> None:
     desk.answers(refused("link.timeout"), 4)
     old = finished(desk, begun(desk, reason="r"))
     desk.answers(DONE)
-    answer = desk.post(f"/bench/runs/{old.id}/resume", {"passphrase": SECRET})
+    answer = desk.post(f"/bench/runs/{old.id}/follow", {"passphrase": SECRET})
     new = finished(desk, desk.console.runs.journal.get(answer.headers["location"].rpartition("/")[2]))
     assert "--resume" in desk.calls[1]["args"]
     assert desk.calls[1]["args"][:4] == [*desk.calls[0]["args"][:4]]
     assert (new.resumes, new.ended and new.ended.how) == (old.id, End.DONE)
     assert "earlier push" in shown(desk, new)
     assert not old.suit.exists()
-    assert code_of(desk.post(f"/bench/runs/{old.id}/resume", {"passphrase": SECRET})) == "console.run"
-    assert code_of(desk.post(f"/bench/runs/{new.id}/resume", {"passphrase": SECRET})) == "console.run"
+    assert code_of(desk.post(f"/bench/runs/{old.id}/follow", {"passphrase": SECRET})) == "console.run"
+    assert code_of(desk.post(f"/bench/runs/{new.id}/follow", {"passphrase": SECRET})) == "console.run"
+
+
+def test_a_wrong_passphrase_is_typed_again(desk: Desk) -> None:
+    desk.answers(refused("key.passphrase"), 1)
+    old = finished(desk, begun(desk))
+    desk.answers(DONE)
+    answer = desk.post(f"/bench/runs/{old.id}/follow", {"passphrase": "another"})
+    new = finished(desk, desk.console.runs.journal.get(answer.headers["location"].rpartition("/")[2]))
+    assert "--resume" not in desk.calls[1]["args"]
+    assert desk.calls[1]["secret"] == "another\n"
+    assert (new.resumes, new.ended and new.ended.how) == (old.id, End.DONE)
+    desk.answers(refused("image.digest"), 1)
+    bad = finished(desk, begun(desk))
+    assert code_of(desk.post(f"/bench/runs/{bad.id}/follow", {"passphrase": SECRET})) == "console.run"
 
 
 def waiting(desk: Desk, expires: int = 1_900_000_000) -> Run:

@@ -204,23 +204,11 @@ async def approve(request: Request) -> Response:
     return RedirectResponse(f"/bench/runs/{one.id}", 303)
 
 
-async def resume(request: Request) -> Response:
-    """Go on with a push that was cut off."""
+async def follow(request: Request) -> Response:
+    """Go on with a push that was cut off, or try once more what was refused for what is not the release."""
     console = console_of(request)
     old, _ = _found(console, request)
-    wish = Wish(
-        person=request.state.session.person,
-        port=old.port,
-        serial=old.serial,
-        name=old.name,
-        key=old.key,
-        grant=old.grant,
-        passphrase=request.state.form.get("passphrase", ""),
-        reason=old.reason,
-        work_order=old.work_order,
-        resumes=old.id,
-    )
-    new = console.runs.resume(old, wish)
+    new = console.runs.follow(old, request.state.session.person, request.state.form.get("passphrase", ""))
     return RedirectResponse(f"/bench/runs/{new.id}", 303)
 
 
@@ -246,6 +234,7 @@ def _shown(console: Console, request: Request, one: Run, state: State) -> dict[s
         "grants": stock.grants(home, console.settings.clock()) if asked else [],
         "result": console.runs.result(one) if one.ended else {},
         "resumable": one.ended is not None and one.ended.how.resumable and one.suit.exists(),
+        "repeatable": one.ended is not None and one.ended.repeatable and one.suit.exists(),
         "error": None
         if one.ended is None or one.ended.code is None
         else DevguardError(one.ended.code, one.ended.message, one.ended.hint or None),
