@@ -91,10 +91,14 @@ def test_every_way_refuses_a_lower_role_and_nobody(desk: Desk, way: Way) -> None
 @pytest.mark.parametrize("way", [way for way in WAYS if way.method != "GET"], ids=named)
 def test_every_changing_way_wants_the_own_page_and_the_token(desk: Desk, way: Way) -> None:
     signed = desk.as_role(Role.ADMIN)
-    assert code_of(ask(signed, way, headers=WRONG_SITE)) == "console.csrf"  # type: ignore[arg-type]
-    assert code_of(ask(signed, way, headers={"origin": "null"})) == "console.csrf"  # type: ignore[arg-type]
+    token = {"x-csrf-token": signed.csrf}  # stolen: it is not enough
+    assert code_of(ask(signed, way, headers={**token, **WRONG_SITE})) == "console.csrf"  # type: ignore[arg-type]
+    for site in ("cross-site", "same-site", "none"):
+        assert code_of(ask(signed, way, headers={**token, "sec-fetch-site": site})) == "console.csrf"  # type: ignore[arg-type]
+    for origin in ("null", "https://127.0.0.1:8123", "http://127.0.0.1:8124"):
+        assert code_of(ask(signed, way, headers={**token, "origin": origin})) == "console.csrf"  # type: ignore[arg-type]
     del signed.client.headers["origin"]
-    assert code_of(ask(signed, way)) == "console.csrf"  # type: ignore[arg-type]
+    assert code_of(ask(signed, way, headers=token)) == "console.csrf"  # type: ignore[arg-type]
     signed.client.headers["origin"] = ORIGIN
     if way.role is not None:
         assert code_of(ask(signed, way)) == "console.csrf"  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ Invariant: a run's process depends on nobody, and whoever looks later finds out 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import threading
@@ -292,6 +293,10 @@ def test_a_run_that_does_not_stop_says_so_and_is_not_asked_twice_at_once(
 
 def test_a_console_that_is_started_again_knows_the_run(desk: Desk) -> None:
     run = goes_on(desk, err=LINE)
+    assert run.pid is not None
+    assert (
+        os.getsid(run.pid) == run.pid != os.getsid(0)
+    )  # no Ctrl-C and no hang-up of the console's terminal reaches it
     later = make_console(desk.console.settings)
     assert [one.id for one in later.runs.live()] == [run.id]
     assert later.runs.busy(PORT) is not None
@@ -534,6 +539,10 @@ def test_the_lock_says_who_lives(tmp_path: Path) -> None:
     assert alive(tmp_path)
     os.close(descriptor)
     assert not alive(tmp_path)
+    other = os.open(tmp_path / "alive", os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_SH)  # somebody else who asks at this moment
+    assert not alive(tmp_path)
+    os.close(other)
 
 
 def test_nothing_but_a_yes_is_done(tmp_path: Path) -> None:
