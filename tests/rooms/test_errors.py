@@ -54,6 +54,7 @@ def test_all_link_codes_may_be_retried() -> None:
             in {
                 "log.full",
                 "file.busy",
+                "incident.unsent",
                 "file.unreadable",
                 "session.timeout",
                 "device.state",
