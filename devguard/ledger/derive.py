@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 KEY_LENGTH: Final = 200
 TEXT_LENGTH: Final = 1000
+LIST_LENGTH: Final = 16_000  # as much as a grant can name; no index is over such a column
 NUMBER_LIMIT: Final = (1 << 63) - 1
 BEGUN: Final = "-begun"
 PUSHES: Final = ("release.push", "release.recover", "trust.push")
@@ -269,7 +270,7 @@ def key(text: str) -> str:
 
 def text_of(parts: Sequence[str]) -> str:
     """Several texts on one line."""
-    return printable(", ".join(parts), TEXT_LENGTH)
+    return printable(", ".join(parts), LIST_LENGTH)
 
 
 def number(value: int) -> int:

@@ -123,7 +123,6 @@ devices: Final = Table(
     _word("life_origin"),
     _number("life_index"),
     Index("devices_model", "model", "serial"),
-    Index("devices_site", "site", "serial"),
     Index("devices_reported", "reported", "serial"),
 )
 components: Final = Table(

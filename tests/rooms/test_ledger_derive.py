@@ -313,18 +313,22 @@ def test_incidents_as_the_log_tells_them(store: Store) -> None:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("what", ["serial", "version", "request", "person", "number"])
+@pytest.mark.parametrize("what", ["serial", "version", "request", "person", "number", "site"])
 def test_hostile_values_fit_into_every_column_and_index(store: Store, what: str) -> None:
-    wide = "\U0001f9ea" * 512
+    wide, wall = "\U0001f9ea" * 512, "\u7b51" * 40
     records = {
         "serial": [record("device.info", NOW, device=wide), record("release.push", NOW + 1, device=wide, code="x.y")],
         "version": [reported(report={"version": "v" * 5000 + "\x00\n", "boot_state": "\x00", "flags": ("\x00",) * 9})],
         "request": [record("release.push", NOW, request=wide), record("incident.new", NOW, request=wide)],
         "person": [record("technician.suspend", NOW, details={"person": "\ufdfa" * 512})],
+        "site": [push_begun(one=grant("IP-1", PUMP, 9, tuple(f"{number} {wall}" for number in range(30))))],
         "number": [reported(report={"sequence": (1 << 64) - 1, "trust_version": (1 << 64) - 1})],
     }[what]
     fill(store, [Log().add(*records)])
     assert any(rows(store, table) for table in schema.DERIVED)
+    if what == "site":
+        (row,) = rows(store, schema.devices)
+        assert row["site"].count(", ") == 29
     if what in ("number", "version"):
         (row,) = rows(store, schema.devices)
         assert row["sequence"] == (schema.NUMBER_LIMIT if what == "number" else 100)

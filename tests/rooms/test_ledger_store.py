@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import sys
 import threading
 from pathlib import Path
 
@@ -70,6 +71,14 @@ def test_no_password_is_in_a_message_of_a_server_that_is_not_there(tmp_path: Pat
     assert "127.0.0.1:1/group" in caught.value.message
     assert not any(secret in str(caught.value) for secret in ("hunter@2", "hunter%402", "someone:"))
     assert caught.value.__cause__ is None
+
+
+def test_postgresql_without_its_driver_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(Refused) as caught:
+        Store.open("postgresql+psycopg://u:hunter2@h/d")
+    assert caught.value.code == "ledger.package"
+    assert "devguard[group]" in caught.value.hint
 
 
 def test_a_wrong_password_is_a_coded_refusal(postgres: object, postgres_url: str) -> None:

@@ -233,12 +233,8 @@ def fresh(empty: Path, name: str) -> Store:
     return Store.open(sqlite_url(path))
 
 
-@given(LOGS, st.data())
-@settings(max_examples=12)
-def test_any_portions_in_any_order_give_what_a_rebuild_gives(
-    empty_sqlite: Path, logs: list[list[Record]], data: Any
-) -> None:
-    """On SQLite; the rows are made by the same code for both."""
+def check_portions(empty_sqlite: Path, logs: list[list[Record]], data: Any) -> None:
+    """In some portions and some order, made anew, and all at once the other way round: the same rows."""
     found = [Log(station(str(number))).add(*records) for number, records in enumerate(logs)]
     with fresh(empty_sqlite, "portions") as store, fresh(empty_sqlite, "whole") as whole:
         fill(store, [], data.draw(st.sampled_from([(), DOCUMENTS[:1], DOCUMENTS])))
@@ -258,6 +254,43 @@ def test_any_portions_in_any_order_give_what_a_rebuild_gives(
         assert dump(store) == before
         fill(whole, found[::-1], DOCUMENTS)
         assert dump(whole) == before
+
+
+@given(LOGS, st.data())
+@settings(max_examples=12)
+def test_any_portions_in_any_order_give_what_a_rebuild_gives(
+    empty_sqlite: Path, logs: list[list[Record]], data: Any
+) -> None:
+    """On SQLite; the rows are made by the same code for both."""
+    check_portions(empty_sqlite, logs, data)
+
+
+@pytest.mark.slow
+@given(LOGS, st.data())
+@settings(max_examples=300)
+def test_many_portions_in_any_order(empty_sqlite: Path, logs: list[list[Record]], data: Any) -> None:
+    check_portions(empty_sqlite, logs, data)
+
+
+@given(st.lists(st.binary(max_size=200), min_size=1, max_size=4), st.integers(0, 8), st.binary(max_size=200))
+@settings(max_examples=40)
+def test_whatever_bytes_are_handed_over_nothing_but_our_own_error_comes(
+    empty_sqlite: Path, leaves: list[bytes], first: int, note: bytes
+) -> None:
+    """Garbage for leaves, for the head, or for both, before and behind what is held."""
+    log = Log().add(*plain(*range(4)))
+    with fresh(empty_sqlite, "garbage") as store:
+        fill(store, [log])
+        before = dump(store)
+        for head, data in (
+            (log.note(), leaves),
+            (note, log.leaves),
+            (note, leaves),
+            (log.note(), [log.leaves[0] + b"." + one for one in leaves]),
+        ):
+            with pytest.raises(DevguardError), store.begin() as conn:
+                take(conn, log.signer.key, first, data, head, now=NOW)
+        assert dump(store) == before
 
 
 def documented(conn: Connection) -> None:

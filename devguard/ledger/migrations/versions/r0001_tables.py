@@ -139,7 +139,6 @@ def _devices() -> None:
     )
     op.create_index("devices_model", "devices", ["model", "serial"])
     op.create_index("devices_reported", "devices", ["reported", "serial"])
-    op.create_index("devices_site", "devices", ["site", "serial"])
 
 
 def _components() -> None:
