@@ -307,6 +307,8 @@ CODE_ROWS: tuple[tuple[str, int, str, str], ...] = (
      "`devguard serve people` shows who is registered"),
     ("console.people", 3, "a file of the console in the home has another form than the console writes",
      "move it away; people are invited again with `devguard serve enrol`"),
+    ("console.token", 1, "a token for programs has a name that is none, is taken, or is not there",
+     "`devguard serve tokens` lists them"),
     ("console.running", 4, "a console serves this home already", "use that one, or end it first"),
     ("console.bind", 4, "the console cannot listen there", "choose another --port or --bind"),
     ("console.missing", 3, "there is no such page, or no console runs", "check the address"),

@@ -20,7 +20,7 @@ from devguard.cli.times import Duration, iso
 from devguard.errors import DevguardError, Refused
 
 if TYPE_CHECKING:
-    from devguard.evidence.fleet import Fleet, Known, Lag, Sighting
+    from devguard.evidence.fleet import Fleet, Known, Sighting
     from devguard.evidence.record import Entry, Record
     from devguard.evidence.tree import Frontier
     from devguard.grant.claims import Grant
@@ -123,6 +123,8 @@ def _shelf(invocation: Invocation, found: Fleet, now: int) -> str | None:
 
 
 def _row(found: Fleet, device: Sighting, now: int, behind: int) -> dict[str, Any]:
+    from devguard.evidence.fleet import red
+
     report: Any = device.report
     running, lag = found.running(device), found.lag(device, now)
     ends = _ends(running)
@@ -142,7 +144,7 @@ def _row(found: Fleet, device: Sighting, now: int, behind: int) -> dict[str, Any
         "newest": None if lag is None else lag.newest.version,
         "behind": None if lag is None else {"versions": lag.versions, "days": lag.days},
         "support": {name: None if end is None else iso(end) for name, end in ends.items()} | {"first_part": part},
-        "red": [*_late(lag, behind), *_ended(ends, part, now)],
+        "red": red(lag, behind, ends, part, now),
     }
 
 
@@ -154,20 +156,6 @@ def _ends(running: Known | None) -> dict[str, int | None]:
         return {"release": None, "model": None, "parts": None}
     model = model_support(running.model)
     return {"release": running.supported_until, "model": model, "parts": running.parts_until}
-
-
-def _ended(ends: dict[str, int | None], part: str | None, now: int) -> list[str]:
-    """What is no longer supported; `part`: the first of its parts."""
-    named = {"release": "its release", "model": "its model", "parts": part or "a part"}
-    past = [(named[name], end) for name, end in ends.items() if end is not None and end <= now]
-    return [f"support of {what} ended on {iso(end)[:10]}" for what, end in past]
-
-
-def _late(lag: Lag | None, behind: int) -> list[str]:
-    """Why a device counts as behind; nothing where it does not."""
-    if lag is None or lag.days is None or lag.days * DAY < behind:
-        return []
-    return [f"{lag.days} days behind {lag.newest.version}"]
 
 
 def _print(data: dict[str, Any]) -> None:

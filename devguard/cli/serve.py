@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     from devguard.console.settings import Settings
 
 _PEOPLE: Final = "devguard.cli.serve_people"
+_TOKENS: Final = "devguard.cli.serve_tokens"
 _TABLE: Final = {
     "link": (_PEOPLE, "link", "A one-time link into the console that runs, for somebody at this machine."),
     "enrol": (_PEOPLE, "enrol", "Invite a person to register a key of their own."),
     "people": (_PEOPLE, "people", "Who may sign in with a key of their own."),
     "remove": (_PEOPLE, "remove", "Take a person's keys off this console."),
+    "token": (_TOKENS, "token", "A bearer token with which a program asks the HTTP API."),
+    "tokens": (_TOKENS, "tokens", "The tokens that programs have."),
+    "revoke": (_TOKENS, "revoke", "Take a program's token back."),
     "keep": (_PEOPLE, "keep", "Used by the console: keep a key that somebody has registered."),
 }
 COMMAND: Final = (sys.executable, "-m", "devguard.cli.main")
@@ -77,6 +81,7 @@ def _prepared(
 ) -> tuple[tuple[socket.socket, Identity], Settings]:
     """The socket and what the console is told; nothing is served yet."""
     from devguard.cli.serve_tls import Identity, listen, on_loopback
+    from devguard.console.commands import STORE
     from devguard.console.people import Register
     from devguard.console.settings import MINUTE, Limits, Settings
     from devguard.custody.locks import locked
@@ -103,6 +108,7 @@ def _prepared(
         tls=identity.tls is not None,
         loopback=loopback,
         ports=tuple(wish["device_port"]),
+        store=os.environ.get(STORE),
         limits=Limits(idle=wish["idle"] * MINUTE),
         clock=invocation.clock,
         ticks=invocation.ticks,

@@ -27,11 +27,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
+from devguard.console.apidoc import described
 from devguard.console.commands import Commands
+from devguard.console.facts import Facts
 from devguard.console.guard import Guard
 from devguard.console.people import Register
 from devguard.console.render import refusal
@@ -40,7 +43,8 @@ from devguard.console.sessions import Failures, Sessions
 from devguard.console.settings import Settings
 from devguard.console.table import WAYS, Way
 from devguard.console.uploads import sweep
-from devguard.errors import DevguardError, LinkError
+from devguard.errors import DevguardError, LinkError, Malformed
+from devguard.evidence.record import printable
 
 PAGES: Final = "devguard.console.pages"
 Handler = Callable[[Request], Awaitable[Response]]
@@ -56,6 +60,7 @@ class Console:
     register: Register
     commands: Commands
     runs: Runs
+    facts: Facts
     challenges: dict[bytes, float] = field(default_factory=dict)
     seen: dict[str, dict[str, Any]] = field(default_factory=dict)  # port -> what `device list` last said of it
     shelf: list[tuple[str, str]] = field(default_factory=list)  # (model, version) as `shelf list` last said
@@ -101,6 +106,7 @@ def make_console(settings: Settings) -> Console:
         Register(folder),
         commands,
         runs,
+        Facts.of(settings, commands),
     )
 
 
@@ -127,10 +133,12 @@ def make_app(console: Console, ways: tuple[Way, ...] = WAYS) -> ASGIApp:
     )
     app.state.console = console
     app.add_exception_handler(DevguardError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(Exception, _bug)
     for way in ways:
         if way.api:
-            app.add_api_route(way.path, handler_of(way), methods=[way.method])
+            handler = handler_of(way)
+            app.add_api_route(way.path, handler, methods=[way.method], **described(way, handler))
         else:
             app.add_route(way.path, handler_of(way), methods=[way.method])
     return Guard(app, console.settings, console.sessions, ways)
@@ -140,6 +148,15 @@ async def _refused(request: Request, error: Exception) -> Response:
     if not isinstance(error, DevguardError):
         raise error
     return refusal(request, error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """Parameters that are none of those the API's description has."""
+    if not isinstance(error, RequestValidationError):
+        raise error
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return refusal(request, Malformed("console.request", f"{printable(where, 100)}: {first['msg']}"))
 
 
 async def _bug(request: Request, error: Exception) -> Response:

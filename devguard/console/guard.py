@@ -26,6 +26,7 @@ from devguard.console.render import refusal
 from devguard.console.sessions import Session, Sessions
 from devguard.console.settings import Settings
 from devguard.console.table import WAYS, Body, Way
+from devguard.console.tokens import Tokens
 from devguard.errors import DevguardError, LinkError, Malformed, Refused
 
 LANGUAGE_COOKIE: Final = "devguard-language"
@@ -60,13 +61,15 @@ class Guard:
         request.state.session, request.state.loopback = None, self.settings.loopback
         try:
             self._check_host(headers)
-            way = self._way(scope["method"], scope["path"])
+            way = self._way(request)
             request.state.way = way
-            cookie = cookies.get(self.settings.cookie)
-            session = request.state.session = self._session(cookie, way)
+            session = self._bearer(headers) if way.api else None
+            session = session or self._session(cookies.get(self.settings.cookie), way)
+            request.state.session = session
             _check_role(way, session)
             if way.method not in _SAFE:
-                self._check_origin(headers)
+                if session is None or not session.bearer:
+                    self._check_origin(headers)
                 receive = await self._check_body(request, way, session, receive)
         except DevguardError as error:
             await refusal(request, error)(scope, receive, send)
@@ -79,12 +82,14 @@ class Guard:
         if host not in self.settings.hosts:
             raise Refused("console.host", "the request names another host than this console's")
 
-    def _way(self, method: str, path: str) -> Way:
+    def _way(self, request: Request) -> Way:
+        method, path = request.method, request.scope["path"]
         there = [way for way in self.ways if _pattern(way.path).match(path)]
         if not there:
             raise Malformed("console.missing", "there is no such page")
         found = next((way for way in there if way.method == method), None)
         if found is None:
+            request.state.allowed = ", ".join(sorted({way.method for way in there}))
             raise Malformed("console.method", "that is not how this page is asked for")
         return found
 
@@ -97,6 +102,21 @@ class Guard:
                 return None
             session.role = role
         return session
+
+    def _bearer(self, headers: Headers) -> Session | None:
+        """Who asks with a token (RFC 6750); None where no token was sent. One that is not good never falls back to a
+        cookie."""
+        given = headers.get("authorization")
+        if given is None:
+            return None
+        scheme, _, secret = given.partition(" ")
+        now = self.settings.ticks()
+        token = None
+        if scheme.lower() == "bearer":
+            token = Tokens(self.settings.folder).find(secret.strip(), self.settings.clock())
+        if token is None:
+            raise Refused("console.login", "the token is none of this console's, or not any more")
+        return Session(token.name, token.role, "", now, now, bearer=True)
 
     def _check_origin(self, headers: Headers) -> None:
         """A changing request comes from a page of this console: the browser says so, in one header or the other."""
@@ -141,7 +161,9 @@ class Guard:
 
 
 def check_token(session: Session, token: str | None) -> None:
-    """`Refused("console.csrf")` for a changing request without the session's own token."""
+    """`Refused("console.csrf")` for a changing request without the session's own token; a bearer's is its own."""
+    if session.bearer:
+        return
     if token is None or not hmac.compare_digest(session.csrf.encode(), token.encode(errors="replace")):
         raise Refused("console.csrf", "the form is not of this session; open the page again")
 

@@ -100,8 +100,8 @@ class Register:
 
     def people(self) -> tuple[Person, ...]:
         """Everybody, by name; none where nobody was registered. `Malformed("console.people")`."""
-        rows = _read(self.file, "people")
-        return tuple(sorted(_each(self.file, rows, _person), key=lambda one: one.person))
+        rows = read_rows(self.file, "people")
+        return tuple(sorted(read_each(self.file, rows, _person), key=lambda one: one.person))
 
     def find(self, key_id: str, name: str) -> tuple[Person, Passkey] | None:
         """Whose credential that is, at the relying party `name`."""
@@ -157,13 +157,13 @@ class Register:
 
     def look(self, kind: Kind, secret: str, now: int) -> Ticket | None:
         """The ticket while it is good; it stays good."""
-        rows = _each(self.tickets_file, _read(self.tickets_file, "tickets"), _ticket)
+        rows = read_each(self.tickets_file, read_rows(self.tickets_file, "tickets"), _ticket)
         digest = digest_of(secret)
         return next((one for one in rows if one.digest == digest and one.kind is kind and one.expires > now), None)
 
     def invited(self, now: int) -> bool:
         """Whether an invitation is open."""
-        rows = _each(self.tickets_file, _read(self.tickets_file, "tickets"), _ticket)
+        rows = read_each(self.tickets_file, read_rows(self.tickets_file, "tickets"), _ticket)
         return any(one.kind is Kind.ENROL and one.expires > now for one in rows)
 
     def take(self, kind: Kind, secret: str, now: int) -> Ticket:
@@ -182,17 +182,18 @@ class Register:
         with locked(self.file, wait=_WAIT):
             people = list(self.people())
             yield people
-            _write(self.file, "people", [{**asdict(one), "role": one.role.label} for one in people])
+            write_rows(self.file, "people", [{**asdict(one), "role": one.role.label} for one in people])
 
     @contextmanager
     def _tickets(self) -> Iterator[list[Ticket]]:
         with locked(self.tickets_file, wait=_WAIT):
-            tickets = list(_each(self.tickets_file, _read(self.tickets_file, "tickets"), _ticket))
+            tickets = list(read_each(self.tickets_file, read_rows(self.tickets_file, "tickets"), _ticket))
             yield tickets
-            _write(self.tickets_file, "tickets", [{**asdict(one), "role": one.role.label} for one in tickets])
+            write_rows(self.tickets_file, "tickets", [{**asdict(one), "role": one.role.label} for one in tickets])
 
 
-def _read(path: Path, name: str) -> list[dict[str, Any]]:
+def read_rows(path: Path, name: str) -> list[dict[str, Any]]:
+    """The rows of a file of the console; none without the file. `Malformed("console.people")`."""
     try:
         data = json.loads(read_limited(path, _LIMIT))
     except DevguardError as error:
@@ -207,7 +208,8 @@ def _read(path: Path, name: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _each(path: Path, rows: list[dict[str, Any]], make: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+def read_each(path: Path, rows: list[dict[str, Any]], make: Callable[[dict[str, Any]], T]) -> Iterator[T]:
+    """Each row as what it is; `Malformed("console.people")` for one that is none."""
     try:
         yield from map(make, rows)
     except (KeyError, TypeError, ValueError):
@@ -216,22 +218,24 @@ def _each(path: Path, rows: list[dict[str, Any]], make: Callable[[dict[str, Any]
 
 def _person(row: dict[str, Any]) -> Person:
     keys = tuple(
-        Passkey(_text(key["id"]), _text(key["public"]), int(key["count"]), _text(key["name"]), int(key["added"]))
+        Passkey(as_text(key["id"]), as_text(key["public"]), int(key["count"]), as_text(key["name"]), int(key["added"]))
         for key in row["keys"]
     )
-    return Person(_text(row["person"]), Role[_text(row["role"]).upper()], int(row["added"]), keys)
+    return Person(as_text(row["person"]), Role[as_text(row["role"]).upper()], int(row["added"]), keys)
 
 
 def _ticket(row: dict[str, Any]) -> Ticket:
-    role = Role[_text(row["role"]).upper()]
-    return Ticket(_text(row["digest"]), Kind(row["kind"]), _text(row["person"]), role, int(row["expires"]))
+    role = Role[as_text(row["role"]).upper()]
+    return Ticket(as_text(row["digest"]), Kind(row["kind"]), as_text(row["person"]), role, int(row["expires"]))
 
 
-def _text(value: object) -> str:
+def as_text(value: object) -> str:
+    """A value that has to be a text; TypeError for another."""
     if not isinstance(value, str):
         raise TypeError("not a text")
     return value
 
 
-def _write(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
+def write_rows(path: Path, name: str, rows: list[dict[str, Any]]) -> None:
+    """Replace a file of the console whole, mode 0600."""
     write_atomic(path, json.dumps({"format": FORMAT, name: rows}, ensure_ascii=False, indent=1).encode(), 0o600)

@@ -41,7 +41,11 @@ _STATUS: Final = {
     "console.busy": 409,
     "console.rate": 429,
     "console.run": 404,
+    "console.slow": 503,
+    "incident.unknown": 404,
+    "log.missing": 404,
 }
+_GROUND: Final = ("log", "ledger", "trust", "memory")  # what every answer stands on, by the first word of a code
 _BY_EXIT: Final = {Exit.REFUSED: 403, Exit.MALFORMED: 400, Exit.RETRY: 503, Exit.DEVICE: 403, Exit.INTERNAL: 500}
 
 
@@ -111,16 +115,27 @@ def rendered(request: Request, template: str, **values: Any) -> str:
 
 
 def status_of(error: DevguardError) -> int:
-    """The HTTP status of a refusal."""
-    return _STATUS.get(error.code) or _BY_EXIT.get(error.exit_status, 403)
+    """The HTTP status of a refusal; docs/http-api.md has the map."""
+    if error.code in _STATUS:
+        return _STATUS[error.code]
+    if error.exit_status is not Exit.RETRY and error.code.partition(".")[0] in _GROUND:
+        return 409
+    return _BY_EXIT.get(error.exit_status, 403)
 
 
 def refusal(request: Request, error: DevguardError) -> Response:
     """A refusal as the one who asked can read it: a page, or the contract's JSON."""
     way: Way | None = getattr(request.state, "way", None)
     status = status_of(error)
-    if (way is not None and way.api) or "application/json" in request.headers.get("accept", ""):
+    api = way.api if way is not None else request.url.path.startswith("/api/")
+    if api or "application/json" in request.headers.get("accept", ""):
         fault = {"code": error.code, "message": error.message, "hint": error.hint}
-        return JSONResponse({"error": fault}, status)
-    info = CODES.get(error.code)
-    return page(request, "refusal.html", status, error=error, cause=info.cause if info else None)
+        answer: Response = JSONResponse({"error": fault}, status)
+    else:
+        info = CODES.get(error.code)
+        answer = page(request, "refusal.html", status, error=error, cause=info.cause if info else None)
+    if (allowed := getattr(request.state, "allowed", None)) is not None:
+        answer.headers["Allow"] = allowed
+    if status == 401 and api:
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer

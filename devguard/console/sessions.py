@@ -24,7 +24,8 @@ def digest_of(secret: str) -> str:
 @dataclass(slots=True)
 class Session:
     """One signed-in browser. `csrf`: the token that every changing request carries. `registered`: signed in with a key
-    of their own, not with a ticket from the bench. Times on the steady clock."""
+    of their own, not with a ticket from the bench. `bearer`: no browser but a program with a token, for one request:
+    no page of others can make it send that. Times on the steady clock."""
 
     person: str
     role: Role
@@ -32,6 +33,7 @@ class Session:
     began: float
     seen: float
     registered: bool = False
+    bearer: bool = False
 
 
 @dataclass(slots=True)

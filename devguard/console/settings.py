@@ -74,7 +74,7 @@ class Settings:
 
     command: what starts a `devguard` command, before its arguments. origin: as browsers spell it. hosts: the Host
     headers it answers to. name: the WebAuthn relying party. operator: who started it. ports: ports that are offered
-    beside the machine's own. loopback: no other machine can reach it.
+    beside the machine's own. loopback: no other machine can reach it. store: URL of the ledger's database.
     """
 
     home: Places
@@ -86,6 +86,7 @@ class Settings:
     tls: bool = False
     loopback: bool = True
     ports: tuple[str, ...] = ()
+    store: str | None = None
     limits: Limits = field(default_factory=Limits)
     clock: Callable[[], float] = time.time
     ticks: Callable[[], float] = time.monotonic

@@ -11,7 +11,7 @@ from typing import Final
 _BY_AREA: Final = {
     "advisory": "new",
     "campaign": "new open pause queue skip start stop work",
-    "console": "enrol link register remove serve",
+    "console": "enrol link register remove revoke serve token",
     "device": "acknowledge decommission decommission-begun enrol enrol-begun info log log-begun report",
     "evidence": "export format recover witness",
     "grant": "check delegate issue request revoke sign",

@@ -8,10 +8,11 @@ reports over once their signature holds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from devguard.evidence.export import rfc3339
 from devguard.evidence.record import Entry, Record
 from devguard.manifest.version import to_array
 
@@ -184,3 +185,16 @@ class Fleet:
 
     def _newer(self, mine: Known) -> Iterator[Known]:
         return (one for one in self.releases.values() if one.model == mine.model and one.newer_than(mine))
+
+
+def red(lag: Lag | None, behind: int, ends: Mapping[str, int | None], part: str | None, now: int) -> list[str]:
+    """Why a device wants looking after; nothing where it does not.
+
+    behind: seconds from which on a newer release that is known here counts. ends: when support ends of its `release`,
+    its `model` and the first of its `parts`, epoch seconds; part: that part.
+    """
+    late = lag is not None and lag.days is not None and lag.days * DAY >= behind
+    found = [f"{lag.days} days behind {lag.newest.version}"] if lag is not None and late else []
+    named = {"release": "its release", "model": "its model", "parts": part or "a part"}
+    past = [(named[name], end) for name, end in ends.items() if end is not None and end <= now]
+    return found + [f"support of {what} ended on {rfc3339(end)[:10]}" for what, end in past]

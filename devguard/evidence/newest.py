@@ -7,7 +7,7 @@ the log, which compares its end with the signed head. Writes nothing. Source: de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from devguard.errors import Malformed
@@ -39,7 +39,7 @@ def newest(folder: Path, wanted: Callable[[Record], bool]) -> tuple[Entry | None
     return None, size
 
 
-def backwards(folder: Path) -> Iterator[tuple[Entry, int]]:
+def backwards(folder: Path) -> Generator[tuple[Entry, int]]:
     """(entry, number of records) from the newest entry to the oldest; the folder's lock is held meanwhile.
 
     Raises as `newest`.

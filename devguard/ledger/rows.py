@@ -7,12 +7,13 @@ out, at most `limit` given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, exists, func, or_, select, true
 
+from devguard.device.models import all_names
 from devguard.device.supported import model_support
 from devguard.ledger import schema
 from devguard.ledger.derive import ANY
@@ -25,7 +26,9 @@ Row = dict[str, Any]
 class Filter:
     """Which devices. serial, model, site, version: as they are written; words: part of the serial number, whatever its
     case; changed: only those of which no record explains a change; reported_before: epoch seconds, None for any time;
-    behind: only those that run another release than the newest their model is known to have."""
+    behind: only those that run another release than the newest their model is known to have; unconfirmed: only those
+    whose last report says so; unsupported_at: only those whose release, model or first part has no support any more at
+    that time (epoch seconds)."""
 
     serial: str | None = None
     model: str | None = None
@@ -35,14 +38,24 @@ class Filter:
     changed: bool = False
     reported_before: int | None = None
     behind: bool = False
+    unconfirmed: bool = False
+    unsupported_at: int | None = None
 
 
 ALL: Final = Filter()
 
 
-def devices(conn: Connection, filter_: Filter = ALL, offset: int = 0, limit: int = PAGE) -> list[Row]:
-    """Devices by serial number, with what their release is known for and until when it, its model and its first part
-    are supported."""
+def devices(
+    conn: Connection,
+    filter_: Filter = ALL,
+    offset: int = 0,
+    limit: int = PAGE,
+    *,
+    order: str = "serial",
+    down: bool = False,
+) -> list[Row]:
+    """Devices by a column, of equals by serial number; `down`: the last first. With what their release is known
+    for, and until when it, its model and its first part are supported."""
     one, release = schema.devices.c, schema.releases.c
     joined = schema.devices.outerjoin(schema.releases, and_(release.model == one.model, release.version == one.version))
     columns = [
@@ -53,7 +66,8 @@ def devices(conn: Connection, filter_: Filter = ALL, offset: int = 0, limit: int
         release.revoked,
         release.sequence.label("release_sequence"),
     ]
-    wanted = select(*columns).select_from(joined).where(_where(filter_)).order_by(one.serial)
+    sorting = [column.desc() if down else column for column in (one[order], one.serial)]
+    wanted = select(*columns).select_from(joined).where(_where(filter_)).order_by(*sorting)
     found = [dict(row) for row in conn.execute(wanted.offset(offset).limit(limit)).mappings()]
     known = {model: model_support(model) for model in {row["model"] for row in found} if model is not None}
     latest = newest_releases(conn)
@@ -102,7 +116,30 @@ def _where(filter_: Filter) -> ColumnElement[bool]:
         release = schema.releases.alias()
         newer = and_(release.c.model == one.model, release.c.sequence > one.sequence, ~release.c.revoked)
         asked.append(exists().where(newer))
+    if filter_.unconfirmed:
+        asked.append(~one.confirmed)
+    if filter_.unsupported_at is not None:
+        asked.append(_unsupported(filter_.unsupported_at))
     return and_(true(), *asked)
+
+
+def _unsupported(now: int) -> ColumnElement[bool]:
+    """Support has ended of the release that a device runs, of one of its parts, or of its model."""
+    one, release = schema.devices.c, schema.releases.alias()
+    ended = or_(release.c.supported_until <= now, release.c.parts_until <= now)
+    mine = and_(release.c.model == one.model, release.c.version == one.version)
+    over = [name for name in all_names() if (end := model_support(name)) is not None and end <= now]
+    return or_(exists().where(mine, ended), one.model.in_(over))
+
+
+def components(conn: Connection, digests: Sequence[bytes]) -> dict[bytes, list[Row]]:
+    """The components that reports name, by the digest of the report."""
+    one = schema.components.c
+    wanted = select(one.report, one.id, one.digest, one.size).where(one.report.in_(list(digests)))
+    found: dict[bytes, list[Row]] = {}
+    for row in conn.execute(wanted.order_by(one.report, one.place)).mappings():
+        found.setdefault(row["report"], []).append({name: row[name] for name in ("id", "digest", "size")})
+    return found
 
 
 def _has(column: ColumnElement[Any], name: str) -> ColumnElement[bool]:
