@@ -20,6 +20,8 @@ _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT})
 _BUSY_STATES: Final = ("40001", "40P01", "55P03", "25P03")  # serialisation, deadlock, lock timeout, idle too long
 _FULL_STATES: Final = ("53100", "53200")
+_DENIED_STATES: Final = ("42501", "25006")  # not ours to write; a standby that only reads
+_DAMAGED_STATES: Final = ("XX001", "XX002")
 _AWAY_CLASSES: Final = ("08", "57", "53", "28", "3D", "58", "XX")
 _WHY: Final = 300
 
@@ -54,6 +56,10 @@ def _coded(name: str, error: Exception, password: object) -> DevguardError:
         return LinkError("ledger.busy", f"somebody else is changing {name}: {why}")
     if state in _FULL_STATES:
         return LinkError("ledger.full", f"{name} has no room left: {why}")
+    if state in _DAMAGED_STATES:
+        return Malformed("ledger.malformed", f"{name} is damaged: {why}")
+    if state in _DENIED_STATES:
+        return LinkError("ledger.unreachable", f"{name} may not be changed from here: {why}")
     if state[:2] in _AWAY_CLASSES:
         return LinkError("ledger.unreachable", f"{name} does not answer: {why}")
     return Malformed("ledger.malformed", f"{name} is not as a ledger is: {why} ({state})")
