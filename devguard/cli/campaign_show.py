@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from devguard.cli.context import Command, Invocation, VerdictExit
 from devguard.cli.ledger_store import open_store
-from devguard.cli.times import iso
 from devguard.errors import Exit
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-
-    from devguard.campaign.store import Campaign
 
 
 @click.command(cls=Command)
@@ -23,12 +17,13 @@ if TYPE_CHECKING:
 def status(invocation: Invocation, name: str | None) -> None:
     """List all campaigns, or show how NAME stands as of now: its rings, what stops it, when it goes on."""
     from devguard.campaign.advance import advance
+    from devguard.campaign.standing import line, standing
     from devguard.campaign.store import everything, load, moment
 
     with open_store(invocation, create=True) as store:
         if name is None:
             with store.read() as conn:
-                rows = [_line(one) for one in everything(conn)]
+                rows = [line(one) for one in everything(conn)]
             text = "\n".join(f"{row['campaign']:24} {row['state']:9} {row['release']}" for row in rows)
             invocation.result({"campaigns": rows}, text or "no campaign")
             return
@@ -36,44 +31,8 @@ def status(invocation: Invocation, name: str | None) -> None:
             now = moment(conn, invocation.now())
             advance(conn, name, now)
         with store.read() as conn:
-            data = _standing(conn, load(conn, name), now)
+            data = standing(conn, load(conn, name), now)
     invocation.result(data, lambda: _print(data))
-
-
-def _line(one: Campaign) -> dict[str, Any]:
-    release = f"{one.goal.model} {one.goal.version}"
-    return {"campaign": one.name, "state": one.state.value, "release": release, "devices": one.devices}
-
-
-def _standing(conn: Connection, one: Campaign, now: int) -> dict[str, Any]:
-    from devguard.campaign.advance import facts
-    from devguard.campaign.plan_file import plan_to_json
-    from devguard.campaign.state import Phase
-    from devguard.campaign.store import counts, ring_facts
-
-    found, rings = counts(conn, one.name), ring_facts(conn, one)
-    window, held = one.plan.window, facts(conn, one)
-    opens = None if window is None else window.next_open(now)
-    return {
-        **_line(one),
-        "digest": one.goal.digest.hex(),
-        "reason": one.reason,
-        "changed": iso(one.changed),
-        "changed_by": one.changed_by,
-        "rings": [
-            {
-                "name": ring.name,
-                "opened": None if rings[at].opened is None else iso(rings[at].opened or 0),
-                "devices": rings[at].devices,
-                **{phase.value: found.get(at, {}).get(phase, 0) for phase in Phase},
-            }
-            for at, ring in enumerate(one.plan.rings)
-        ],
-        "incidents": held.incidents,
-        "window": None if window is None else {"hours": str(window), "open": window.is_open(now)},
-        "next_open": None if opens is None else iso(opens),
-        "plan": plan_to_json(one.plan),
-    }
 
 
 def _print(data: dict[str, Any]) -> None:
@@ -102,6 +61,7 @@ def _table(rings: list[dict[str, Any]]) -> None:
 def report(invocation: Invocation, name: str) -> None:
     """Add NAME up: every device in one phase, every end with its reason. Exit 1 where the figures do not agree."""
     from devguard.campaign.advance import advance
+    from devguard.campaign.standing import line
     from devguard.campaign.store import load, moment, report_of
 
     with open_store(invocation, create=True) as store:
@@ -110,7 +70,7 @@ def report(invocation: Invocation, name: str) -> None:
         with store.read() as conn:
             one = load(conn, name)
             found = report_of(conn, one)
-    data = {**_line(one), **found.to_json([ring.name for ring in one.plan.rings])}
+    data = {**line(one), **found.to_json([ring.name for ring in one.plan.rings])}
     data["code"] = "campaign.differs" if found.faults else None
     invocation.result(data, lambda: _print_report(data))
     if found.faults:

@@ -43,6 +43,7 @@ _STATUS: Final = {
     "console.run": 404,
     "console.slow": 503,
     "incident.unknown": 404,
+    "campaign.unknown": 404,
     "log.missing": 404,
 }
 _GROUND: Final = ("log", "ledger", "trust", "memory")  # what every answer stands on, by the first word of a code

@@ -259,6 +259,62 @@ class Technicians(BaseModel):
     epoch: int
 
 
+class Progress(BaseModel):
+    """How many devices are in which phase."""
+
+    due: int
+    claimed: int
+    done: int
+    failed: int
+    refused: int
+    skipped: int
+
+
+class Campaign(BaseModel):
+    """A line of `devguard campaign status --json`, with the progress."""
+
+    campaign: str
+    state: str
+    release: str
+    devices: int
+    progress: Progress
+
+
+class Campaigns(BaseModel):
+    """The campaigns, the newest first; at most 100."""
+
+    campaigns: list[Campaign]
+
+
+class Ring(Progress):
+    """One step of a campaign."""
+
+    name: str
+    opened: str | None
+    devices: int
+
+
+class CampaignWindow(BaseModel):
+    """The hours in which devices are handed out."""
+
+    hours: str
+    open: bool
+
+
+class CampaignWhole(Campaign):
+    """See `devguard campaign status NAME --json`."""
+
+    digest: str
+    reason: str | None
+    changed: str
+    changed_by: str
+    rings: list[Ring]
+    incidents: int
+    window: CampaignWindow | None
+    next_open: str | None
+    plan: dict[str, Any]
+
+
 class Verdict(BaseModel):
     """See `devguard verify --json`: refused is an answer too, with `accepted` false and a code."""
 

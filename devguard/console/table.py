@@ -106,6 +106,9 @@ WAYS: Final[tuple[Way, ...]] = (
     Way("POST", "/people/reinstate", "people:reinstate", Role.AUTHORITY, Body.FORM),
     Way("POST", "/people/grants", "people:issue", Role.AUTHORITY, Body.FORM),
     Way("GET", "/people/grants/{name}", "people:fetch", Role.AUTHORITY),
+    Way("GET", "/campaigns", "campaigns:show", Role.VIEWER),
+    Way("GET", "/campaigns/{name}", "campaigns:show_one", Role.VIEWER),
+    Way("POST", "/campaigns/{name}", "campaigns:order", Role.AUTHORITY, Body.FORM),
     Way("GET", "/metrics", "metrics:show_metrics", None, api=True),
     Way("GET", "/api/v1/openapi.json", "api:show_description", None, api=True),
     Way("GET", "/api/v1/devices", "api:list_devices", Role.VIEWER, api=True),
@@ -118,6 +121,8 @@ WAYS: Final[tuple[Way, ...]] = (
     Way("GET", "/api/v1/incidents/{identifier}", "api:show_incident", Role.VIEWER, api=True),
     Way("GET", "/api/v1/grants", "api:list_grants", Role.VIEWER, api=True),
     Way("GET", "/api/v1/technicians", "api:list_technicians", Role.VIEWER, api=True),
+    Way("GET", "/api/v1/campaigns", "api:list_campaigns", Role.VIEWER, api=True),
+    Way("GET", "/api/v1/campaigns/{name}", "api:show_campaign", Role.VIEWER, api=True),
     Way("POST", "/api/v1/verify", "api:verify_file", Role.VIEWER, Body.UPLOAD, api=True),
 )
 
@@ -128,4 +133,5 @@ NAVIGATION: Final[tuple[Entry, ...]] = (
     Entry("devices", "/devices", Role.VIEWER),
     Entry("evidence", "/evidence", Role.VIEWER),
     Entry("people", "/people", Role.VIEWER),
+    Entry("campaigns", "/campaigns", Role.VIEWER),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import threading
 import time
 from collections.abc import Sequence
@@ -17,6 +18,8 @@ from console_support import Desk, code_of
 from devguard.cli.home import Home
 from devguard.console.commands import Answer, Commands, secret_pipe
 from devguard.console.table import Role
+from devguard.evidence.log import EvidenceLog
+from evidence_support import STATION
 
 SERIAL = "IP-81"
 _ONE = threading.Lock()
@@ -279,3 +282,128 @@ def test_metrics_have_no_serials_and_no_names(mine: Path, tmp_path: Path) -> Non
     for word in (SERIAL, "Tess", "Thea", "ward-3"):
         assert word not in text
     assert json.dumps(text).count("devguard_refusals_total") > 1
+
+
+PLAN = """\
+[campaign]
+name = "pump-1-1-0"
+model = "insulin-pump"
+release = "pump.suit"
+
+[[ring]]
+name = "bench"
+serials = ["IP-81"]
+
+[[ring]]
+name = "all"
+opens = "confirmed"
+confirmed = 2
+wait_minutes = 60
+
+[stop]
+failures = "3"
+incidents = "5"
+
+[window]
+zone = "Europe/Berlin"
+days = ["mon"]
+hours = ["20:00-05:00"]
+"""
+
+
+def test_a_campaign_from_its_start_to_its_stop(world: World, mine: Path, tmp_path: Path) -> None:
+    desk = desk_on(mine, tmp_path, Role.AUTHORITY)
+    assert "devguard campaign new" in desk.get("/campaigns").text
+    assert desk.get("/api/v1/campaigns").json() == {"campaigns": []}
+    assert code_of(desk.get("/campaigns/pump-1-1-0")) == "campaign.unknown"
+    ok("ledger", "update", "--home", mine)
+    (tmp_path / "plan.toml").write_text(PLAN)
+    shutil.copy(world.suits["1.1.0"], tmp_path / "pump.suit")
+    ok("campaign", "new", tmp_path / "plan.toml", "--home", mine)
+    text = desk.get("/campaigns").text
+    assert "<svg" in text
+    assert "0 of 1 done" in text
+    text = desk.get("/campaigns/pump-1-1-0").text
+    for words in (
+        "the start",
+        "the ring before",
+        "Stops at failures",
+        "Start</button>",
+        "Stop for good",
+        "Europe/Berlin",
+    ):
+        assert words in text
+    assert "Pause</button>" not in text
+    done = desk.post("/campaigns/pump-1-1-0", {"order": "start"})
+    assert done.status_code == 200
+    assert "devguard campaign start pump-1-1-0" in done.text
+    assert "2 confirmed in the ring before, then 60 minutes" in done.text
+    found = desk.get("/api/v1/campaigns/pump-1-1-0").json()
+    said = ok("campaign", "status", "pump-1-1-0", "--home", mine, "--json").json
+    assert {name: found[name] for name in said} == said
+    assert found["progress"] == {"due": 1, "claimed": 0, "done": 0, "failed": 0, "refused": 0, "skipped": 0}
+    assert 'devguard_campaign_devices{campaign="pump-1-1-0",phase="due"} 1.0' in desk.get("/metrics").text
+    for form, code in (
+        ({"order": "start"}, "console.request"), ({"order": "skip"}, "console.request"), ({}, "console.request"),
+        ({"order": "stop", "reason": "x"}, "console.request"),
+    ):  # fmt: skip
+        assert code_of(desk.post("/campaigns/pump-1-1-0", form)) == code
+    assert "paused" in desk.post("/campaigns/pump-1-1-0", {"order": "pause", "reason": "ward round"}).text
+    viewer = desk.as_role(Role.TECHNICIAN)
+    assert code_of(viewer.post("/campaigns/pump-1-1-0", {"order": "start"})) == "console.role"
+    assert "Stop for good" not in viewer.get("/campaigns/pump-1-1-0").text
+    desk.post("/campaigns/pump-1-1-0", {"order": "stop", "reason": "a fault", "sure": "1"})
+    assert desk.get("/api/v1/campaigns").json()["campaigns"][0]["state"] == "stopped"
+    told = [one["action"] for one in records(mine) if one["action"].startswith("campaign.")]
+    assert told == ["campaign.new", "campaign.start", "campaign.pause", "campaign.stop"]
+    for wrong in ("--help", "nobody", "%2e%2e%2fx"):
+        assert code_of(desk.get(f"/campaigns/{wrong}")) in ("campaign.unknown", "console.missing")
+
+
+def test_a_ledger_that_is_gone_damaged_or_held_leaves_the_pages_usable(mine: Path, tmp_path: Path) -> None:
+    desk = desk_on(mine, tmp_path)
+    ok("ledger", "update", "--home", mine)
+    assert desk.get("/api/v1/devices").json()["source"] == "ledger"
+    file = mine / "ledger" / "ledger.sqlite"
+    with sqlite3.connect(file, isolation_level=None) as held:
+        held.execute("BEGIN IMMEDIATE")  # somebody is writing: readers read on
+        assert desk.get("/api/v1/devices").json()["source"] == "ledger"
+        held.execute("ROLLBACK")
+    kept = file.read_bytes()
+    for path in file.parent.iterdir():
+        path.unlink()
+    answer = desk.get("/api/v1/devices").json()
+    assert (answer["source"], answer["note"], answer["total"]) == ("log", "ledger.missing", 1)
+    file.write_bytes(b"no database" * 1000)
+    for path in ("/devices", f"/devices/{SERIAL}", "/campaigns", "/people", "/evidence"):
+        assert desk.get(path).status_code == 200, path
+    assert "ledger.malformed" in desk.get("/devices").text
+    assert "ledger.malformed" in desk.get("/campaigns").text
+    assert (desk.get("/api/v1/campaigns").status_code, code_of(desk.get("/api/v1/campaigns"))) == (
+        409,
+        "ledger.malformed",
+    )
+    assert desk.get("/api/v1/devices").json()["note"] == "ledger.malformed"
+    file.write_bytes(kept[:5000])
+    assert desk.get("/api/v1/devices").json()["note"] == "ledger.malformed"
+    away = desk_on(mine, tmp_path / "away", store="postgresql+psycopg://nobody@127.0.0.1:1/none")
+    answer = away.get("/api/v1/devices").json()
+    assert (answer["note"], answer["total"]) == ("ledger.unreachable", 1)
+    assert away.get("/api/v1/campaigns").status_code == 503
+    assert "ledger.unreachable" in away.get("/devices").text
+
+
+@pytest.mark.parametrize("role", list(Role))
+def test_a_home_where_nothing_happened(tmp_path: Path, role: Role) -> None:
+    desk = desk_on(tmp_path / "new", tmp_path, role)
+    for path in ("/devices", "/evidence", "/incidents", "/people", "/campaigns", "/metrics", "/api/v1/devices",
+                 "/api/v1/incidents", "/api/v1/grants", "/api/v1/technicians", "/api/v1/campaigns"):  # fmt: skip
+        answer = desk.get(path)
+        assert answer.status_code == 200, (path, answer.text)
+        assert "internal.error" not in answer.text
+    assert "There is no log yet" in desk.get("/evidence").text
+    assert desk.get("/api/v1/evidence/log").json()["state"] == "none"
+    assert (desk.get("/api/v1/evidence").status_code, code_of(desk.get("/api/v1/evidence"))) == (404, "log.missing")
+    EvidenceLog.open(tmp_path / "new" / "evidence", STATION)
+    assert desk.get("/api/v1/evidence").json()["records"] == []
+    assert desk.get("/evidence").status_code == 200

@@ -7,19 +7,29 @@ from pathlib import Path
 
 from browser import Start, Tabs, no_violations, reflows
 from cli_support import PASSPHRASE, World, emulator, ok, records, until
-from test_console_pages import SERIAL, damage, happened
+from test_console_pages import PLAN, SERIAL, damage, happened
 
 __all__ = ["happened"]
 
 
-def test_every_page_for_people_who_use_it_differently(happened: Path, serving: Start, tab: Tabs, home: Path) -> None:
+def test_every_page_for_people_who_use_it_differently(
+    world: World, happened: Path, serving: Start, tab: Tabs, home: Path, tmp_path: Path
+) -> None:
     shutil.rmtree(home)
     shutil.copytree(happened, home)
     ok("ledger", "update", "--home", home)
+    (tmp_path / "plan.toml").write_text(PLAN)
+    shutil.copy(world.suits["1.1.0"], tmp_path / "pump.suit")
+    ok("campaign", "new", tmp_path / "plan.toml", "--home", home)
     served = serving()
     page = tab()
     page.goto(served.url)
-    for path in ("/devices", f"/devices/{SERIAL}", "/evidence", "/evidence/0", "/incidents", "/people"):
+    page.goto(f"{served.base}/campaigns/pump-1-1-0")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_text("devguard campaign start pump-1-1-0").wait_for()
+    no_violations(page)
+    reflows(page)
+    for path in ("/campaigns", "/devices", f"/devices/{SERIAL}", "/evidence", "/evidence/0", "/incidents", "/people"):
         page.goto(served.base + path)
         assert page.locator("h1").count() == 1, path
         no_violations(page)

@@ -87,6 +87,29 @@ def test_devices_are_filtered_and_paged(group: Store) -> None:
     assert serials(group, model="'; DROP TABLE devices; --") == []
 
 
+def test_devices_are_sorted_by_a_column_and_unsupported_ones_found(group: Store) -> None:
+    def sorted_by(order: str, *, down: bool = False) -> list[str]:
+        with group.read() as conn:
+            return [row["serial"] for row in rows.devices(conn, order=order, down=down)]
+
+    assert sorted_by("serial", down=True) == sorted(serials(group), reverse=True)
+    assert [one for one in sorted_by("version") if one != "ZZ_9"] == ["PP-1", "IP-1", "IP-2"]
+    assert [one for one in sorted_by("reported", down=True) if one != "ZZ_9"] == ["IP-1", "PP-1", "IP-2"]
+    assert serials(group, unsupported_at=98) == []
+    assert serials(group, unsupported_at=99) == ["IP-2"]  # its release: until 99
+    end = model_support(PUMP)
+    assert end is not None
+    assert serials(group, unsupported_at=end) == ["IP-1", "IP-2"]
+    assert serials(group, unconfirmed=True) == []
+    with group.begin() as conn:
+        conn.execute(schema.devices.update().where(schema.devices.c.serial == "PP-1").values(confirmed=False))
+    assert serials(group, unconfirmed=True) == ["PP-1"]
+    with group.read() as conn:
+        digest = rows.devices(conn, Filter(serial="IP-1"))[0]["report_digest"]
+        assert rows.components(conn, []) == {}
+        assert set(rows.components(conn, [digest])) <= {digest}
+
+
 def test_a_device_says_what_its_release_is_known_for(group: Store) -> None:
     with group.read() as conn:
         one, two, three, four = rows.devices(conn)

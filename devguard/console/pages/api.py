@@ -15,6 +15,7 @@ from devguard.console import shapes, timeline
 from devguard.console.apidoc import documented, openapi
 from devguard.console.app import console_of
 from devguard.console.inventory import Wish
+from devguard.console.pages.campaigns import campaign_of, campaigns_of
 from devguard.console.pages.devices import device_of, devices_of
 from devguard.console.pages.evidence import incident_of, incidents_of, proof_of
 from devguard.console.pages.people import grants_of, technicians_of
@@ -156,6 +157,21 @@ async def list_grants(request: Request) -> shapes.Grants:
 async def list_technicians(request: Request) -> shapes.Technicians:
     """Technicians, their training, and who is suspended."""
     return shapes.Technicians.model_validate(await technicians_of(console_of(request)))
+
+
+# campaigns
+
+
+@documented(tag="campaigns")
+async def list_campaigns(request: Request) -> shapes.Campaigns:
+    """Campaigns with their progress, the newest first."""
+    return shapes.Campaigns.model_validate({"campaigns": await campaigns_of(console_of(request))})
+
+
+@documented(404, tag="campaigns")
+async def show_campaign(request: Request, name: Identifier) -> shapes.CampaignWhole:
+    """One campaign: its rings, what stops it, when it goes on."""
+    return shapes.CampaignWhole.model_validate(await campaign_of(console_of(request), name))
 
 
 # verify

@@ -12,10 +12,12 @@ from devguard.console.apidoc import documented
 from devguard.console.app import Console, console_of
 from devguard.console.inventory import Wish
 from devguard.console.metrics import TYPE, Scene, bounded, text
+from devguard.console.pages.campaigns import campaigns_of
 from devguard.console.pages.evidence import incidents_of
 from devguard.errors import DevguardError, Refused
 
 MOST: Final = 100
+MOST_CAMPAIGNS: Final = 20
 _EVERYTHING: Final = 100_000_000
 _HOUR: Final = 3600.0
 _DAY: Final = 86_400
@@ -34,6 +36,7 @@ async def show_metrics(request: Request) -> Response:
         now=facts.now,
         incidents=await _incidents(console),
         devices=await _devices(console),
+        campaigns=await _campaigns(console),
         ages=await _ages(console),
     )
     return Response(text(scene), media_type=TYPE)
@@ -61,6 +64,15 @@ async def _devices(console: Console) -> list[tuple[tuple[str, str, str], int]]:
             labels = (row["model"] or "unknown", row["version"] or "unknown", inventory.support_state(row, facts.now))
             counted[labels] = counted.get(labels, 0) + 1
     return bounded(counted, MOST)
+
+
+async def _campaigns(console: Console) -> list[tuple[tuple[str, str], int]]:
+    """Of the newest campaigns, how many devices are in which phase."""
+    try:
+        rows = (await campaigns_of(console))[:MOST_CAMPAIGNS]
+    except DevguardError:
+        return []
+    return [((row["campaign"], phase), count) for row in rows for phase, count in row["progress"].items()]
 
 
 async def _ages(console: Console) -> dict[str, float]:
