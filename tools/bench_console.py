@@ -3,8 +3,8 @@
     tools/bench_console.py [--visits 10] [--devices 20000]
 
 Each visit is a new browser context, so nothing is cached. Milliseconds from the start of the navigation to the first
-contentful paint (Paint Timing, W3C), as the browser itself says. The home is empty and gone afterwards; with --devices its
-ledger has so many.
+contentful paint (Paint Timing, W3C), as the browser itself says. The home is empty and gone afterwards; with
+--devices its ledger has so many.
 """
 
 from __future__ import annotations
