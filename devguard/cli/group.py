@@ -47,8 +47,11 @@ def group_url(home: Home, given: str | None = None) -> str | None:
     return url
 
 
-def open_group(invocation: Invocation, given: str | None = None) -> Store:
-    """The group's store, open; a context manager. Raises `Refused("ledger.none")`, and what opening a store raises."""
+def open_group(invocation: Invocation, given: str | None = None, *, create: bool = True) -> Store:
+    """The group's store, open; a context manager. `create`: make its tables where it has none.
+
+    Raises `Refused("ledger.none")`, and what opening a store raises.
+    """
     url = group_url(invocation.home, given)
     if url is None:
         raise Refused("ledger.none", "neither --store nor DEVGUARD_STORE nor config.toml names a group's store")
@@ -57,7 +60,7 @@ def open_group(invocation: Invocation, given: str | None = None) -> Store:
     need_ledger()
     from devguard.ledger.store import Store
 
-    return Store.open(url)
+    return Store.open(url, create=create)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,11 +45,11 @@ class Reservation:
         """The device is asked next; `Refused("grant.replay")` where the lease had ended and the use went elsewhere."""
         from devguard.ledger.spent import offered
 
-        store, holder = self.store, self.holder
-        if store is None or holder is None or self.visit is None:
-            return
-        self.asked = True
         with self._lock:
+            store, holder = self.store, self.holder
+            if store is None or holder is None or self.visit is None:
+                return
+            self.asked = True
             try:
                 self.uses = store.run(lambda conn: tuple(offered(conn, use, holder) for use in self.uses))
             except DevguardError as error:
@@ -59,21 +59,22 @@ class Reservation:
         """Another lease, while the push lives; a store that is silent meanwhile costs the lease alone."""
         from devguard.ledger.spent import renew
 
-        store, holder = self.store, self.holder
-        if store is not None and holder is not None:
-            with self._lock, contextlib.suppress(DevguardError):
+        with self._lock, contextlib.suppress(DevguardError):
+            store, holder = self.store, self.holder
+            if store is not None and holder is not None:
                 store.run(lambda conn: renew(conn, self.uses, holder))
 
     def end(self, error: DevguardError | None) -> None:
-        """Give back what the device has not spent; what it may have spent stays bound to it."""
+        """Give back what the device has not spent; what it may have spent stays bound to it. Nothing is renewed after
+        this."""
         from devguard.ledger.spent import give_back
 
-        store, holder = self.store, self.holder
-        if store is None or holder is None:
-            return
-        unspent = not self.asked or (isinstance(error, DeviceRefused) and not self.taken())
         with self._lock, contextlib.suppress(DevguardError):
-            store.run(lambda conn: give_back(conn, self.uses, holder, unspent=unspent))
+            store, holder = self.store, self.holder
+            self.store = None
+            if store is not None and holder is not None:
+                unspent = not self.asked or (isinstance(error, DeviceRefused) and not self.taken())
+                store.run(lambda conn: give_back(conn, self.uses, holder, unspent=unspent))
 
 
 @contextlib.contextmanager

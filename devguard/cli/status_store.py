@@ -26,7 +26,7 @@ def store_status(invocation: Invocation) -> dict[str, Any] | None:
     try:
         if group_url(invocation.home) is None:
             return None
-        with open_group(invocation) as store:
+        with open_group(invocation, create=False) as store:
             return {"reachable": True, **known, **_asked(invocation, store)}
     except DevguardError as error:
         since = said.lost if said.lost is not None else invocation.now()
@@ -35,22 +35,28 @@ def store_status(invocation: Invocation) -> dict[str, Any] | None:
 
 
 def ages(invocation: Invocation) -> dict[str, Any]:
-    """What this station goes by without its store: trust document, grant epoch, the newest word on a suspension."""
+    """What this station goes by without its store: trust document, grant epoch, the newest word on a suspension, the
+    shelf."""
     from devguard.cli.standing import look
+    from devguard.shelf.store import Store as Shelf
 
     now = invocation.now()
     found: dict[str, Any] = {"trust_version": None, "trust_age_days": None, "epoch": None, "suspensions_age_days": None}
+    found["shelf_age_days"] = None
     try:
         trust = invocation.home.trust(None)
         roster = look(invocation.home)
+        fresh = Shelf(invocation.home.path / "shelf").freshness()
     except DevguardError:
         return found  # `status` says elsewhere what is wrong with them
+    shelf = None if fresh is None else fresh.as_dict(now)["age_seconds"]
     newest = max((one.at for one in roster.statements.values()), default=None)
     return {
         "trust_version": trust.version,
         "trust_age_days": (now - trust.issued) // 86_400,
         "epoch": roster.in_force(trust.grant_epoch),
         "suspensions_age_days": None if newest is None else (now - newest) // 86_400,
+        "shelf_age_days": None if shelf is None else shelf // 86_400,
     }
 
 
@@ -105,7 +111,8 @@ def held_text(known: dict[str, Any]) -> str:
     word = "none known"
     if known["suspensions_age_days"] is not None:
         word = f"the newest {left(known['suspensions_age_days'] * day)} old"
+    shelf = "" if known["shelf_age_days"] is None else f"; shelf: {left(known['shelf_age_days'] * day)} old"
     return (
         f"held here: trust version {known['trust_version']}, {left(known['trust_age_days'] * day)} old; "
-        f"grant epoch {known['epoch']}; suspensions: {word}"
+        f"grant epoch {known['epoch']}; suspensions: {word}{shelf}"
     )

@@ -114,16 +114,22 @@ def hand_over(
     transaction raises. What was taken before stays taken.
     """
     while True:
+        # Asked before the store is: another sender may finish in between, and then the store has more, not less.
+        known = None if again else anchors(_name(store))
         found = look(store, station.origin)
         skew = station.clock() - found.time
         check_skew(skew)
-        if not again:
-            with store.read() as conn:
-                check_level(conn, found.held, anchors(found.store))
+        with store.read() as conn:
+            check_level(conn, found.held, known)
         portions = _planned(station, found.held, limits)
         if portions is None:
             continue  # another sender handed over records that came after the head that was read here
         return _send(store, station, found.held, Handed(found.store, skew), portions, watch)
+
+
+def _name(store: Store) -> str:
+    with store.read() as conn:
+        return identity(conn)
 
 
 def _planned(station: Station, known: Held, limits: Limits) -> list[Portion] | None:

@@ -20,13 +20,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from devguard.errors import LinkError, Refused
 from devguard.evidence.export import rfc3339
+from devguard.evidence.record import printable
 from devguard.ledger.group_tables import uses
 from devguard.ledger.moment import database_time
 from devguard.ledger.schema import grant_uses
 
-LEASE: Final = 300
+LEASE: Final = 120
 """Seconds that a use is held without being renewed."""
 _TRIES: Final = 16
+_SHOWN: Final = 64
 _INSERT: Final[dict[str, Any]] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 
 
@@ -130,10 +132,11 @@ def _is_mine(row: dict[str, Any], holder: Holder) -> bool:
 
 
 def _check_free(row: dict[str, Any], holder: Holder, now: int) -> None:
-    if row["until"] > now and not _is_mine(row, holder):
+    # A station that died in a push and is back goes on at once.
+    if row["until"] > now and row["origin"] != holder.origin:
         raise Refused(
             "grant.replay",
-            f"station {row['origin']} is using the grant since {rfc3339(row['time'])}: use {row['number']}",
+            f"station {_who(row)} is using the grant: use {row['number']}",
             "wait for that push to end; one whose station died is free some minutes later",
         )
 
@@ -181,7 +184,12 @@ def _why(wanted: Wanted, bound: list[dict[str, Any]]) -> str:
     count = "the one use" if wanted.limit == 1 else f"all {wanted.limit} uses"
     if last is None:
         return f"{count} of the grant went elsewhere, by the group's records"
-    return f"{count} of the grant went elsewhere: station {last['origin']} at {rfc3339(last['time'])}"
+    return f"{count} of the grant went elsewhere: station {_who(last)}"
+
+
+def _who(row: dict[str, Any]) -> str:
+    """Which station, and since when; what stands there anybody may have written who can write there."""
+    return f"{printable(row['origin'], _SHOWN)} since {rfc3339(max(row['time'], 0))}"
 
 
 def _change(conn: Connection, row: dict[str, Any], values: dict[str, Any]) -> bool:

@@ -12,6 +12,8 @@ from sqlalchemy import select
 from cli_support import World, devguard, emulator, finish, ok, records, start
 from devguard.cli import reserve
 from devguard.ledger.group_tables import uses
+from devguard.ledger.spent import Holder, Wanted
+from devguard.ledger.spent import reserve as reserve_uses
 from devguard.ledger.store import Store, sqlite_url
 
 
@@ -163,6 +165,18 @@ def test_a_lease_is_renewed_while_a_push_lives(
     monkeypatch.setattr("devguard.ledger.spent.LEASE", 0.05)
     with reserve._renewed(Found()):  # type: ignore[arg-type] # only what it asks of it
         assert seen.wait(10)
+
+
+def test_nothing_is_renewed_after_the_end(world: World, one: Path, url: str) -> None:
+    """The thread may wake up once more."""
+    wanted, holder = Wanted(b"u" * 16, b"g" * 32, 1, "update", b"r" * 32, "IP-1"), Holder("o", "r")
+    with Store.open(url) as store:
+        held = reserve.Reservation(None, store, holder, store.run(lambda conn: reserve_uses(conn, [wanted], holder)))
+        held.renew()
+        assert rows(url)[0]["until"] > 0
+        held.end(None)
+        held.renew()
+    assert rows(url)[0]["until"] == 0
 
 
 def test_reading_a_log_spends_a_use_too(world: World, one: Path, two: Path, url: str, tmp_path: Path) -> None:

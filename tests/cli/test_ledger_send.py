@@ -317,3 +317,26 @@ def test_what_the_store_keeps_of_this_station_was_changed(world: World, home: Pa
     with Store.open(url) as store, store.begin() as conn:
         conn.execute(update(schema.stations).values(root=bytes(32)))
     assert devguard("ledger", "send", "--home", home).code == "ledger.malformed"
+
+
+BAD = [
+    ("records", -1), ("records", 0), ("records", (1 << 63) - 1), ("frontier", b""), ("frontier", b"x"),
+    ("frontier", bytes(32 * 70)), ("root", b""), ("key", b""), ("key", bytes(31)), ("note", b"\xff" * 99),
+    ("latest", -(1 << 62)), ("seen", -(1 << 62)), ("name", "\x1b" * 5000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("column", "value"), BAD, ids=[f"{name}-{number}" for number, (name, _) in enumerate(BAD)])
+def test_a_store_that_somebody_else_fills(world: World, home: Path, tmp_path: Path, column: str, value: object) -> None:
+    """Whatever stands there: an answer of our own, and nothing of the station's is lost."""
+    url = sqlite_url(tmp_path / "group.sqlite")
+    work(world, home)
+    ok("ledger", "send", "--store", url, "--home", home)
+    with Store.open(url) as store, store.begin() as conn:
+        conn.execute(update(schema.stations).values({column: value}))
+        conn.execute(update(schema.ledger).values(store="\x1b[31m" * 200))
+    work(world, home, 1)
+    said = devguard("ledger", "send", "--store", url, "--home", home)
+    assert said.status in (0, 1, 3), said.err
+    assert "\x1b" not in said.out + said.err
+    ok("evidence", "verify", "--home", home)

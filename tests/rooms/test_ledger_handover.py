@@ -308,6 +308,16 @@ def test_two_senders_of_one_station_at_once(ledger_url: str, folder: Path) -> No
         assert in_store(store) == in_log(folder)
 
 
+def test_a_sender_that_finishes_meanwhile_is_no_sign_of_a_store_set_back(store: Store, folder: Path) -> None:
+    log_of(folder, 6)
+
+    def anchors(_store: str) -> Anchor | None:
+        return send(store, folder).anchor  # another sender, all the way to its record
+
+    assert hand_over(store, station(folder), anchors=anchors).anchor is None
+    assert in_store(store) == in_log(folder)
+
+
 def test_a_sender_that_was_overtaken_looks_again(store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log_of(folder, 4)
     real, calls = handover.look, []

@@ -78,6 +78,23 @@ def test_a_second_station_is_refused_at_once(store: Store) -> None:
     assert hold(store, A, want()) == mine  # who holds it holds it
 
 
+def test_a_station_that_died_in_a_push_and_is_back_goes_on(store: Store) -> None:
+    offer(store, A, hold(store, A, want()))
+    again = Holder(A.origin, "push-a again")
+    assert hold(store, again, want())[0].before
+    refused("grant.replay", hold, store, again, want(release=R2))
+
+
+def test_rows_that_somebody_else_wrote(store: Store) -> None:
+    row = {"under": b"g" * 16, "number": 1, "grant": b"", "action": "x", "release": b"", "serial": "", "spent": True}
+    odd = {"origin": "\x1b[31m" * 5000, "request": "", "time": -(1 << 62), "until": (1 << 62)}
+    with store.begin() as conn:
+        conn.execute(uses.insert(), {**row, **odd})
+    message = refused("grant.replay", hold, store, A, want())
+    assert len(message) < 300
+    assert "\x1b" not in message
+
+
 def test_what_was_never_offered_is_given_back(store: Store) -> None:
     back(store, A, hold(store, A, want()), unspent=True)
     mine = hold(store, B, want("IP-2"))
