@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from devguard.ledger.store import Store
 
 SECTION: Final = "store"
+VARIABLE: Final = "DEVGUARD_STORE"  # as in `ledger.store`, which takes packages that a bench alone may not have
 SILENT: Final = ("ledger.unreachable", "ledger.busy", "ledger.full")
 """What says nothing against anybody: the store is not there now."""
 _FILE: Final = "store.json"
@@ -36,8 +37,6 @@ _LIMIT: Final = 4096
 
 def group_url(home: Home, given: str | None = None) -> str | None:
     """The URL of the group's store; None where none is named. `Malformed("config.malformed")`."""
-    from devguard.ledger.store import VARIABLE
-
     if given or os.environ.get(VARIABLE):
         return given or os.environ[VARIABLE]
     section = home.config().get(SECTION, {})

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
+from devguard.cli.group import group_url
 from devguard.custody.files import read_limited
 from devguard.errors import DevguardError
 from devguard.ledger.package import need_ledger
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
 
 def url_of(home: Home) -> str:
-    """The URL of the store: DEVGUARD_STORE, or a file of the home. `ledger.package` without the packages it needs."""
+    """The URL of the store: DEVGUARD_STORE, [store] of config.toml, or a file of the home. `ledger.package` without the
+    packages it needs."""
     need_ledger()
     from devguard.ledger.store import store_url
 
-    return store_url(home.path, os.environ)
+    return group_url(home) or store_url(home.path, {})
 
 
 def open_store(invocation: Invocation, *, create: bool) -> Store:

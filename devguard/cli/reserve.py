@@ -43,12 +43,12 @@ class Reservation:
 
     def offer(self) -> None:
         """The device is asked next; `Refused("grant.replay")` where the lease had ended and the use went elsewhere."""
-        from devguard.ledger.spent import offered
-
         with self._lock:
             store, holder = self.store, self.holder
             if store is None or holder is None or self.visit is None:
                 return
+            from devguard.ledger.spent import offered
+
             self.asked = True
             try:
                 self.uses = store.run(lambda conn: tuple(offered(conn, use, holder) for use in self.uses))
@@ -57,22 +57,22 @@ class Reservation:
 
     def renew(self) -> None:
         """Another lease, while the push lives; a store that is silent meanwhile costs the lease alone."""
-        from devguard.ledger.spent import renew
-
         with self._lock, contextlib.suppress(DevguardError):
             store, holder = self.store, self.holder
             if store is not None and holder is not None:
+                from devguard.ledger.spent import renew
+
                 store.run(lambda conn: renew(conn, self.uses, holder))
 
     def end(self, error: DevguardError | None) -> None:
         """Give back what the device has not spent; what it may have spent stays bound to it. Nothing is renewed after
         this."""
-        from devguard.ledger.spent import give_back
-
         with self._lock, contextlib.suppress(DevguardError):
             store, holder = self.store, self.holder
             self.store = None
             if store is not None and holder is not None:
+                from devguard.ledger.spent import give_back
+
                 unspent = not self.asked or (isinstance(error, DeviceRefused) and not self.taken())
                 store.run(lambda conn: give_back(conn, self.uses, holder, unspent=unspent))
 

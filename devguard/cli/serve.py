@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from devguard.cli.context import Command, Invocation, LazyGroup
+from devguard.cli.group import group_url
 from devguard.cli.record import operator, recorded
 from devguard.errors import LinkError, Refused
 
@@ -81,7 +82,6 @@ def _prepared(
 ) -> tuple[tuple[socket.socket, Identity], Settings]:
     """The socket and what the console is told; nothing is served yet."""
     from devguard.cli.serve_tls import Identity, listen, on_loopback
-    from devguard.console.commands import STORE
     from devguard.console.people import Register
     from devguard.console.settings import MINUTE, Limits, Settings
     from devguard.custody.locks import locked
@@ -108,7 +108,7 @@ def _prepared(
         tls=identity.tls is not None,
         loopback=loopback,
         ports=tuple(wish["device_port"]),
-        store=os.environ.get(STORE),
+        store=group_url(home),
         limits=Limits(idle=wish["idle"] * MINUTE),
         clock=invocation.clock,
         ticks=invocation.ticks,

@@ -79,9 +79,12 @@ def _asked(invocation: Invocation, store: Store) -> dict[str, Any]:
 
 
 def _since_last(invocation: Invocation) -> int | None:
-    """How many records the store has not acknowledged, by the log alone; None where the log cannot be read."""
+    """How many records the store has not acknowledged, by the log alone; None where that cannot be said."""
+    from devguard.ledger.package import need_ledger
+
     folder = invocation.home.evidence_folder
     try:
+        need_ledger()
         anchor = anchor_in(folder, None)
         return waiting(folder, 0 if anchor is None else anchor.records)
     except DevguardError:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,10 +14,11 @@ import pytest
 from sqlalchemy import select, text, update
 
 from cli_support import World, devguard, finish, in_evidence, ok, records, start, until
+from devguard.cli import group
 from devguard.evidence.log import read_entries
 from devguard.evidence.record import encode_entry
 from devguard.ledger import group_tables, schema
-from devguard.ledger.store import Store, sqlite_url
+from devguard.ledger.store import VARIABLE, Store, sqlite_url
 
 
 @pytest.fixture
@@ -81,6 +85,34 @@ def test_a_store_that_config_names(world: World, home: Path, tmp_path: Path) -> 
     work(world, home)
     assert ok("ledger", "send", "--home", home, "--json").json["new"] == 2
     assert in_store(url) == in_log(home)[:2]
+    assert "group.sqlite" in ok("ledger", "show", "--home", home).out
+    assert not (home / "ledger").exists()
+
+
+WITHOUT = "import sys; sys.modules['sqlalchemy'] = None; from devguard.cli.main import main; main(sys.argv[1:])"
+
+
+def test_a_bench_alone_needs_no_database(world: World, home: Path, tmp_path: Path) -> None:
+    """SQLAlchemy is not installed: what needs no store works, what does says what to install."""
+    grant = world.grant(tmp_path / "g.grant", "IP-1", max_uses=1)
+    given = ["--key", "tech", "--grant", grant, "--serial", "IP-1", "--home", home]
+
+    def run(*args: object, **environment: str) -> tuple[int, str]:
+        command = [sys.executable, "-c", WITHOUT, *map(str, args)]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}, check=False)
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    assert VARIABLE == group.VARIABLE
+    store = {"DEVGUARD_STORE": sqlite_url(tmp_path / "group.sqlite")}
+    assert run("status", "--no-ports", "--home", home)[0] == 0
+    status, said = run("status", "--no-ports", "--home", home, **store)
+    assert (status, "ledger.package" in said) == (0, True)
+    push = ["push", world.suits["1.0.0"], *given, "--port", tmp_path / "no port"]
+    assert "link.port" in run(*push)[1]
+    assert "ledger.package" in run(*push, **store)[1]
+    status, said = run("ledger", "send", "--home", home, **store)
+    assert (status, "pip install" in said) == (1, True)
 
 
 def test_a_store_put_back_from_a_backup(world: World, home: Path, tmp_path: Path) -> None:
