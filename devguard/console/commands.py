@@ -22,7 +22,6 @@ from devguard.errors import DevguardError, Exit, LinkError, Refused
 
 _LONGEST: Final = 16 << 20  # bytes of an answer; a verdict has some kilobytes, a listing of everything a few megabytes
 _GRACE: Final = 10.0
-STORE: Final = "DEVGUARD_STORE"
 
 
 @dataclass(frozen=True, slots=True)
