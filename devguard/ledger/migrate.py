@@ -6,7 +6,6 @@ in one transaction, on both databases: it is done or it was not begun.
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -109,9 +108,7 @@ def _run(conn: Connection, before: str | None, wanted: str) -> None:
         move = script._downgrade_revs if back else script._upgrade_revs
         return move(wanted, revision)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about a folder without env.py
-        with EnvironmentContext(Config(), script, fn=steps) as environment:
-            environment.configure(connection=conn, version_table=TABLE, transactional_ddl=True)
-            with environment.begin_transaction():
-                environment.run_migrations()
+    with EnvironmentContext(Config(), script, fn=steps) as environment:
+        environment.configure(connection=conn, version_table=TABLE, transactional_ddl=True)
+        with environment.begin_transaction():
+            environment.run_migrations()

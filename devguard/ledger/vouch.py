@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -36,6 +37,9 @@ _CODE: Final = "log.tampered"
 _WHOSE: Final = ("key.unknown", "key.revoked", "key.expired")
 FLOOR_TOLERANCE: Final = 86_400  # seconds by which an authority's clock may be ahead of a station's
 T = TypeVar("T")
+# The same device and the same grant come in many records; what was no such thing is not remembered.
+_credential = lru_cache(512)(read_credential)
+_grant = lru_cache(512)(read_grant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,7 @@ class Judge:
 
     def device_key(self, credential: bytes, now: int) -> CoseKey:
         """The key of a device, on a device authority's word."""
-        one = read_credential(credential)
+        one = _credential(credential)
         self.credentials[one.key.thumbprint] = credential
         return self._by_any(lambda trust: check_credential(one, trust, now)).key
 
@@ -133,7 +137,7 @@ class Judge:
             if record.action.endswith("-begun") and DigestOf.MANIFEST in record.digests:
                 raise Broken(_CODE, index, "the beginning of a push that no technician has signed")
             return None
-        one = read_grant(cwt)
+        one = _grant(cwt)
         serial, manifest, grant, time, head = _pushed(signed, one.holder, record.request)
         chain = read_chain(one)
         self._check_grant(chain, record.time)
