@@ -16,8 +16,8 @@ from cli_support import PASSPHRASE, PROGRAMMER, PUMP, World, emulator, ok, recor
 from devguard.bench.pty_line import LineProcess
 from devguard.bench.way import Shape
 
-SLOW, FAST = 28_800, 230_400
-SIZE = 80_000
+SLOW, FAST = 57_600, 460_800
+SIZE = 120_000
 
 
 @contextmanager
@@ -146,7 +146,7 @@ def test_a_push_stopped_pulled_and_finished(
             ended(page, "stopped")
         assert page.get_by_text("Stopped by").is_visible()
         no_violations(page)
-        with plugged(cable, device.port, FAST, pull_after=25_000):
+        with plugged(cable, device.port, FAST, pull_after=40_000):
             go_on(page)
             ended(page, "lost")
         assert page.locator("code.code").inner_text() == "link.port"
