@@ -44,10 +44,12 @@ def fill(page: Any, served: Any, port: object, suit: Path, serial: str, key: str
     """The form of a push, as a person fills it."""
     page.goto(f"{served.base}/bench")
     page.locator(f"input[name=port][value='{port}']").check()
-    page.get_by_label("Serial number on the device").fill(serial)
     page.get_by_label("Release file").set_input_files(suit)
     page.get_by_label("Technician's key").select_option(key)
     page.get_by_label("Passphrase or PIN of the key").fill(PASSPHRASE)
+    page.get_by_label("Serial number on the device").fill(serial)
+    page.get_by_label("Serial number on the device").press("Enter")  # as a scanner does
+    assert page.evaluate("document.activeElement.id") == "file"
     page.get_by_role("button", name="Push", exact=True).click()
     page.wait_for_url("**/bench/runs/*")
 

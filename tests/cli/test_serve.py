@@ -26,6 +26,7 @@ from authenticator import Authenticator
 from browser import Start
 from cli_support import devguard, finish, ok, records, start
 from devguard.console import passkeys
+from devguard.console.journal import hold
 
 
 def certificate(folder: Path, *names: str) -> tuple[Path, Path]:
@@ -257,3 +258,27 @@ def test_ten_gibibytes_are_refused_before_they_come(serving: Start, home: Path) 
     assert said.startswith(b"HTTP/1.1 413")
     assert b"console.upload-size" in said
     assert not list((home / "console").glob("uploads/*"))
+
+
+def test_it_ends_while_somebody_watches_and_says_so(serving: Start, home: Path) -> None:
+    served = serving()
+    folder = home / "console" / "runs" / ("a" * 16)
+    folder.mkdir(parents=True)
+    asked = {"port": "/dev/none", "serial": "S", "name": "n", "key": "", "grant": "", "reason": "", "work_order": ""}
+    row = {"format": 1, "id": folder.name, "person": "x", "began": 1.0, "shown": "x", "pid": os.getpid(), **asked}
+    (folder / "run.json").write_text(json.dumps(row))
+    lock = hold(folder)
+    told: list[str] = []
+    with httpx.Client(base_url=served.base, timeout=20) as client:
+        client.get(served.url)
+        with client.stream("GET", f"/bench/runs/{folder.name}/events") as answer:
+            for line in answer.iter_lines():
+                told.append(line)
+                if line == "event: state":
+                    served.process.send_signal(signal.SIGTERM)
+    result = finish(served.process)
+    os.close(lock)
+    assert (result.status, "event: ending" in told) == (0, True)
+    assert result.err.splitlines() == [
+        "the console has ended; pushes that were begun go on, and are shown when it is started again"
+    ]

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from console_support import Desk, Raw, ask_raw, code_of
+from devguard.console import uploads
 from devguard.console.app import make_console
 from devguard.console.settings import MIB, Limits
 from devguard.console.table import Role
@@ -198,7 +199,9 @@ def test_a_disk_that_fills_up_meanwhile(desk: Desk, monkeypatch: pytest.MonkeyPa
     assert code_of(send(desk)) == "console.disk"
 
 
-def test_an_upload_that_stops_and_one_that_crawls(desk: Desk) -> None:
+def test_an_upload_that_stops_and_one_that_crawls(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploads, "_DRAIN_SECONDS", 0.1)
+
     async def silent() -> AsyncIterator[bytes]:
         yield head(desk)
         await asyncio.sleep(30)

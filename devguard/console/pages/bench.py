@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 from sse_starlette import EventSourceResponse
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -29,6 +30,7 @@ from devguard.errors import DevguardError, LinkError, Malformed, Refused
 from devguard.trust.model import same_person
 
 _TICK: Final = 0.3  # seconds between two looks at a run that somebody watches
+_GRACE: Final = 2.0  # seconds in which a watcher is told that the console ends
 _RECENT: Final = 12
 _SHELF: Final = "shelf:"
 _KEPT: Final = "kept:"
@@ -151,11 +153,13 @@ async def events(request: Request) -> Response:
     if console.streams >= console.settings.limits.streams:
         raise LinkError("console.busy", "too many browsers watch already; open the page again later")
 
+    ending = anyio.Event()  # the console ends
+
     async def changes() -> AsyncIterator[dict[str, str]]:
         console.streams += 1
         last = ""
         try:
-            while console.sessions.find(cookie, passive=True) is not None:
+            while not ending.is_set() and console.sessions.find(cookie, passive=True) is not None:
                 now = console.runs.journal.get(one.id)
                 state = console.runs.state(now)
                 data = json.dumps(_event(request, now, state))
@@ -165,11 +169,13 @@ async def events(request: Request) -> Response:
                 if state.phase is Phase.ENDED:
                     return
                 await asyncio.sleep(_TICK)
-            yield {"event": "signed-out", "data": "{}"}
+            yield {"event": "ending" if ending.is_set() else "signed-out", "data": "{}"}
         finally:
             console.streams -= 1
 
-    return EventSourceResponse(changes(), headers={"Cache-Control": "no-store"})
+    return EventSourceResponse(
+        changes(), headers={"Cache-Control": "no-store"}, shutdown_event=ending, shutdown_grace_period=_GRACE
+    )
 
 
 def _event(request: Request, one: Run, state: State) -> dict[str, Any]:

@@ -137,11 +137,24 @@ function run(section) {
     source.close();
     alarm.textContent = alarm.dataset.signedOut;
   });
+  source.addEventListener("ending", () => {
+    source.close();
+    alarm.textContent = alarm.dataset.gone;
+  });
   source.addEventListener("error", () => (alarm.textContent = alarm.dataset.gone));
   window.addEventListener("pagehide", () => source.close());
 }
 
-const WANTS = { passkey, upload, drop, run };
+/** A scanner ends what it reads with Enter, which must not begin a push: it leads to the next field. */
+function scan(input) {
+  input.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    document.getElementById(input.dataset.scan)?.focus();
+  });
+}
+
+const WANTS = { passkey, upload, drop, run, scan };
 for (const [name, start] of Object.entries(WANTS)) {
   for (const element of document.querySelectorAll(`[data-${name}]`)) start(element);
 }
