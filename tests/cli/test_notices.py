@@ -207,7 +207,7 @@ def test_a_receiver_that_misbehaves_costs_the_notice_and_not_the_command(
     receiver.answer = ANSWERS[name]
     begun = time.monotonic()
     made = ok(*NEW, "--home", home, "--json").json
-    assert time.monotonic() - begun < 6  # the machine may be busy; the notice itself has 1.5 s
+    assert time.monotonic() - begun < 10  # the machine may be busy; the notice itself has 1.5 s
     assert any(row["request"] == made["id"] for row in records(home))
     assert len(receiver.got) == 1  # a redirect is not followed
     assert len(waiting(home)) == 1
