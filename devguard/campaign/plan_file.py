@@ -7,7 +7,6 @@ be absent, its default is the safer value.
 from __future__ import annotations
 
 import re
-import tomllib
 import zoneinfo
 from typing import Any, Final
 
@@ -15,10 +14,9 @@ from devguard.campaign.plan import LEASE, MAX_RINGS, TRIES, Chosen, Limit, Openi
 from devguard.campaign.windows import DAYS, Hours, Window
 from devguard.errors import Malformed
 from devguard.manifest import fields
-from devguard.manifest.fields import Table, fail
+from devguard.manifest.fields import Table, fail, load
 
-MAX_SIZE: Final = 262_144
-MAX_LINE: Final = 65_536
+MAX_LINE: Final = 65_536  # serial numbers may be many
 MAX_COUNT: Final = 1_000_000
 YEAR_MINUTES: Final = 525_600
 DAY: Final = 86_400
@@ -39,24 +37,9 @@ _KEYS: Final = {
 def parse_plan(text: bytes) -> Plan:
     """The plan in UTF-8 TOML `text`; `Malformed("campaign.malformed")`, which names the field."""
     try:
-        return _plan(Table("", _load(text), _KEYS[""]))
+        return _plan(Table("", load(text, "a plan", MAX_LINE), _KEYS[""]))
     except Malformed as error:
         raise Malformed("campaign.malformed", error.message) from None
-
-
-def _load(text: bytes) -> dict[str, object]:
-    if len(text) > MAX_SIZE:
-        raise fail("", f"a plan has at most {MAX_SIZE} bytes, found {len(text)}")
-    # A TOML parser may take quadratic time on one endless line of dotted keys.
-    if any(len(line) > MAX_LINE for line in text.split(b"\n")):
-        raise fail("", f"a line has more than {MAX_LINE} bytes")
-    try:
-        return tomllib.loads(text.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise fail("", f"not UTF-8 at byte {error.start}") from None
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise fail("", f"not TOML: {reason}") from None
 
 
 def _plan(top: Table) -> Plan:

@@ -8,16 +8,14 @@ absent, its default is the safer value.
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from devguard.image.flat import FORMATS
 from devguard.manifest import fields
-from devguard.manifest.fields import Table, fail
+from devguard.manifest.fields import Table, fail, load
 
-MAX_SIZE: Final = 262_144
 MAX_LINE: Final = 4096
 FORMAT_VERSION: Final = 1
 MAX_SEQUENCE: Final = 2**64 - 1
@@ -96,7 +94,7 @@ def parse_description(text: bytes) -> ReleaseDescription:
 
     Raises `Malformed("description.malformed")`, which names the field, or `Malformed("description.path")`.
     """
-    top = Table("", _load(text), _TOP_KEYS)
+    top = Table("", load(text, "a description", MAX_LINE), _TOP_KEYS)
     version = top.integer("format", 1, MAX_SECURITY_VERSION, default=FORMAT_VERSION)
     if version != FORMAT_VERSION:
         raise fail("format", f"{version} is newer than {FORMAT_VERSION}", hint="update devguard")
@@ -118,22 +116,6 @@ def parse_description(text: bytes) -> ReleaseDescription:
         thresholds=_thresholds(top.table("signing", SIGNING_ROLES)),
         end_of_support=release.moment("end_of_support"),
     )
-
-
-def _load(text: bytes) -> dict[str, object]:
-    if len(text) > MAX_SIZE:
-        raise fail("", f"a description has at most {MAX_SIZE} bytes, found {len(text)}")
-    # A TOML parser may take quadratic time on one endless line of dotted keys.
-    for number, line in enumerate(text.split(b"\n"), 1):
-        if len(line) > MAX_LINE:
-            raise fail("", f"line {number} has {len(line)} bytes, at most {MAX_LINE} are allowed")
-    try:
-        return tomllib.loads(text.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise fail("", f"not UTF-8 at byte {error.start}") from None
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise fail("", f"not TOML: {reason}") from None
 
 
 def _components(top: Table) -> tuple[ComponentDescription, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import difflib
 import re
+import tomllib
 import unicodedata
 from collections.abc import Sequence
 from typing import Final
@@ -28,6 +29,7 @@ _PRE: Final = rf"(?:{_NUMBER}|[0-9]*[A-Za-z-][0-9A-Za-z-]*)"
 SEMVER: Final = re.compile(
     rf"(?=.{{1,128}}\Z){_NUMBER}\.{_NUMBER}\.{_NUMBER}(?:-{_PRE}(?:\.{_PRE})*)?(?:\+[0-9A-Za-z-]+(?:\.[0-9A-Za-z-]+)*)?"
 )
+MAX_SIZE: Final = 262_144
 MAX_NAMES: Final = 1024
 MAX_RANGES: Final = 64
 _WORDS: Final[dict[type, str]] = {
@@ -47,6 +49,24 @@ _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 def fail(field: str, what: str, code: str = "description.malformed", hint: str | None = None) -> Malformed:
     """The error to raise for a field, which is named first in the message."""
     return Malformed(code, f"{field}: {what}" if field else what, hint)
+
+
+def load(text: bytes, what: str, longest: int) -> dict[str, object]:
+    """The document in UTF-8 TOML `text`; `Malformed("description.malformed")`. what: what it is, for the message;
+    longest: bytes that a line may have."""
+    if len(text) > MAX_SIZE:
+        raise fail("", f"{what} has at most {MAX_SIZE} bytes, found {len(text)}")
+    # A TOML parser may take quadratic time on one endless line of dotted keys.
+    for number, line in enumerate(text.split(b"\n"), 1):
+        if len(line) > longest:
+            raise fail("", f"line {number} has {len(line)} bytes, at most {longest} are allowed")
+    try:
+        return tomllib.loads(text.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise fail("", f"not UTF-8 at byte {error.start}") from None
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise fail("", f"not TOML: {reason}") from None
 
 
 class Table:

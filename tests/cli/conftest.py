@@ -10,6 +10,7 @@ import pytest
 from browser import chromium, serving, tab
 from cli_support import PASSPHRASE, World
 from devguard.custody import pkcs8
+from devguard.ledger.store import Store
 
 __all__ = ["chromium", "serving", "tab"]  # fixtures that live in tests/browser.py
 
@@ -46,3 +47,11 @@ def _quiet_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def home(world: World, tmp_path: Path) -> Path:
     """A copy of the vendor's home, which is DEVGUARD_HOME for the test."""
     return world.copy(tmp_path)
+
+
+@pytest.fixture
+def url(ledger_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The group's store, which DEVGUARD_STORE names."""
+    Store.open(ledger_url).close()
+    monkeypatch.setenv("DEVGUARD_STORE", ledger_url)
+    return ledger_url

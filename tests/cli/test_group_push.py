@@ -18,14 +18,6 @@ from devguard.ledger.store import Store, sqlite_url
 
 
 @pytest.fixture
-def url(ledger_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The group's store, which DEVGUARD_STORE names."""
-    Store.open(ledger_url).close()
-    monkeypatch.setenv("DEVGUARD_STORE", ledger_url)
-    return ledger_url
-
-
-@pytest.fixture
 def one(world: World, tmp_path: Path) -> Path:
     return world.copy(tmp_path / "one")
 

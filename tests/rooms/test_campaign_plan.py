@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from campaign_support import DIGEST, GOAL, PUMP, TEXT, by_itself, candidate, fleet, plan
 from devguard.campaign.plan import Candidate, Chosen, Limit, Opening, Ring, assign, choose
-from devguard.campaign.plan_file import MAX_SIZE, parse_plan, plan_from_json, plan_to_json
+from devguard.campaign.plan_file import parse_plan, plan_from_json, plan_to_json
 from devguard.errors import DevguardError, Malformed, Refused
+from devguard.manifest.fields import MAX_SIZE
 
 SITES = st.frozensets(st.sampled_from(["a", "b", "c"]), max_size=2)
 DEVICES = st.lists(SITES, min_size=1, max_size=40).map(

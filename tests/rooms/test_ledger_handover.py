@@ -38,7 +38,6 @@ from devguard.ledger.handover import Handed, Limits, Station, hand_over
 from devguard.ledger.level import Anchor
 from devguard.ledger.store import Store, sqlite_url
 from devguard.ledger.take import Taken, held, lock, take
-from needs import missing
 
 KEY = make_signer(Algorithm.ED25519, "station handover")
 SMALL = Limits(records=4)
@@ -232,9 +231,6 @@ def test_a_process_that_is_killed(store: Store, folder: Path, at: int, where: st
 
 @pytest.fixture
 def server() -> Iterator[postgresql.Server]:
-    lacking = postgresql.absent()
-    if lacking is not None:
-        missing(lacking)
     with postgresql.server() as one:
         yield one
 

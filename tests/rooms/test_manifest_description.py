@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from devguard.errors import LocalProtocolError, Malformed
 from devguard.image.flat import FlashRange
 from devguard.manifest.description import (
-    MAX_SIZE,
     ComponentDescription,
     Requires,
     Safety,
     parse_description,
     scaffold,
 )
+from devguard.manifest.fields import MAX_SIZE
 from devguard.manifest.identity import class_id, device_id, vendor_id
 from devguard.manifest.model import Clock, ModelFacts
 
