@@ -13,9 +13,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import BigInteger, Connection, Integer, MetaData, Table, func, inspect, select, text
+from sqlalchemy import Connection, MetaData, Table, inspect, select
 
 from devguard.custody.files import sync_folder
 from devguard.errors import LinkError, Malformed, Refused
@@ -88,7 +88,6 @@ def _restored(source: Connection, target: Connection) -> int:
     identity(target)
     # Whoever remembers a page by its generation has not seen this one.
     target.execute(ledger.update().where(ledger.c.generation < generation).values(generation=generation))
-    _advance_numbers(target, into)
     return derive_anew(target)
 
 
@@ -122,20 +121,6 @@ def _copy(source: Connection, tables: list[Table], target: Connection, into: lis
             target.execute(other.insert(), [dict(row) for row in some])
             count += len(some)
     return count
-
-
-def _advance_numbers(conn: Connection, tables: list[Table]) -> None:
-    """Let the next row of a table that numbers its rows itself get a number that no restored row has."""
-    if conn.dialect.name != "postgresql":
-        return  # SQLite looks at the rows
-    for column in (column for table in tables for column in table.primary_key.columns):
-        if not isinstance(column.type, (Integer, BigInteger)):
-            continue
-        asked = text("SELECT pg_get_serial_sequence(:table, :column)")
-        found: Any = conn.execute(asked, {"table": f'"{column.table.name}"', "column": column.name}).scalar()
-        highest = conn.execute(select(func.max(column))).scalar()
-        if found is not None and highest is not None:
-            conn.execute(text("SELECT setval(:sequence, :highest)"), {"sequence": found, "highest": highest})
 
 
 @contextlib.contextmanager

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import MetaData, text
 
 from builders import NOW
 from devguard.errors import DevguardError, LinkError, Malformed, Refused
 from devguard.ledger import schema
 from devguard.ledger.backup import backup, is_damaged, restore, set_aside
 from devguard.ledger.level import Anchor, check_level
+from devguard.ledger.migrate import BASE, TABLE, migrate
 from devguard.ledger.rows import generation
 from devguard.ledger.store import Store, sqlite_url
 from devguard.ledger.take import held, identity
 from ledger_support import VENDOR, Log, dump, fill, grant, issued, push_begun, push_ended, record, reported, station
+from test_ledger_migrate import populate
 
 
 def logs() -> list[Log]:
@@ -78,6 +80,34 @@ def test_no_file_is_written_over_and_none_is_left_half(store: Store, tmp_path: P
         backup(store, tmp_path / "c")
     assert not (tmp_path / "c").exists()
     assert not list(tmp_path.glob(".devguard-*"))
+
+
+def others(store: Store) -> dict[str, list[Any]]:
+    """The rows of other rooms' tables."""
+    found = MetaData()
+    with store.read() as conn:
+        found.reflect(conn, only=lambda name, _: name not in {TABLE, *schema.metadata.tables})
+        return {table.name: [tuple(row) for row in conn.execute(table.select())] for table in found.sorted_tables}
+
+
+def test_tables_of_other_rooms_come_back_too(store: Store, tmp_path: Path) -> None:
+    populate(store)
+    with store.begin() as conn:  # no station ever signed what is in these
+        for table in (schema.records, schema.stations, schema.documents, *schema.DERIVED):
+            conn.execute(table.delete())
+    full = others(store)
+    assert full
+    assert all(len(found) == 1 for found in full.values())
+    backup(store, tmp_path / "b")
+    with Store.open(sqlite_url(tmp_path / "other.sqlite")) as other:
+        restore(other, tmp_path / "b")
+        backup(other, tmp_path / "c")
+        assert others(other) == full
+    migrate(store, BASE)
+    migrate(store)
+    assert not any(others(store).values())
+    restore(store, tmp_path / "c")
+    assert others(store) == full
 
 
 def changed(path: Path, *statements: str) -> Path:

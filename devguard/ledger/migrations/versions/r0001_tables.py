@@ -18,7 +18,7 @@ _NUMBER, _BYTES, _FLAG = sa.BigInteger(), sa.LargeBinary(), sa.Boolean(create_co
 
 
 def _column(name: str, kind: Any, *, null: bool = True) -> sa.Column[Any]:
-    return sa.Column(name, kind, nullable=null)
+    return sa.Column(name, kind, nullable=null, autoincrement=False)
 
 
 def _must(name: str, kind: Any) -> sa.Column[Any]:
