@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -86,9 +87,11 @@ class Facts:
         """`Ledger.read`, away from the loop."""
         return await run_in_threadpool(self.ledger.read, work)
 
-    async def tally(self) -> Tally:
-        """The figures of the log, away from the loop."""
-        return await run_in_threadpool(self.tallier.now)
+    async def tally(self, patience: float = 1.0) -> Tally:
+        """The figures of the log, away from the loop; those of before, with `counting`, when it takes longer."""
+        counting = asyncio.ensure_future(run_in_threadpool(self.tallier.now))
+        done, _ = await asyncio.wait([counting], timeout=patience)
+        return counting.result() if done else replace(self.tallier.shown, counting=True)
 
     def people_files(self) -> list[Path]:
         """What answers about people and grants depend on."""

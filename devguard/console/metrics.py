@@ -42,7 +42,9 @@ class _Scene(Collector):
         self._scene = scene
 
     def collect(self) -> Iterator[Metric]:
-        """Every family."""
+        """Every family; of a log that was not counted yet none, for a counter does not begin twice."""
+        if not self._scene.tally.counting or self._scene.tally.records:
+            yield from _counted(self._scene.tally)
         yield from _log(self._scene)
         yield from _fleet(self._scene)
 
@@ -54,8 +56,7 @@ def text(scene: Scene) -> bytes:
     return generate_latest(registry)
 
 
-def _log(scene: Scene) -> Iterator[Metric]:
-    tally, standing = scene.tally, scene.standing
+def _counted(tally: Tally) -> Iterator[Metric]:
     pushes = CounterMetricFamily("devguard_pushes", "Pushes that ended, by result.", labels=["code"])
     for code, count in sorted(tally.pushes.items()):
         pushes.add_metric([code], count)
@@ -65,6 +66,14 @@ def _log(scene: Scene) -> Iterator[Metric]:
         refusals.add_metric([code], count)
     yield refusals
     yield GaugeMetricFamily("devguard_evidence_records", "Records in the evidence log.", value=tally.records)
+    if tally.latest is not None:
+        yield GaugeMetricFamily(
+            "devguard_evidence_newest_timestamp_seconds", "Time of the newest record.", value=tally.latest
+        )
+
+
+def _log(scene: Scene) -> Iterator[Metric]:
+    standing = scene.standing
     state = GaugeMetricFamily("devguard_evidence_standing", "Whether the log holds: 1 at one state.", labels=["state"])
     for one in STANDINGS:
         state.add_metric([one], float(one == standing.state))
@@ -72,10 +81,6 @@ def _log(scene: Scene) -> Iterator[Metric]:
     if standing.time is not None:
         yield GaugeMetricFamily(
             "devguard_evidence_last_verified_timestamp_seconds", "When the log was last verified.", value=standing.time
-        )
-    if tally.latest is not None:
-        yield GaugeMetricFamily(
-            "devguard_evidence_newest_timestamp_seconds", "Time of the newest record.", value=tally.latest
         )
 
 

@@ -7,7 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -43,7 +43,7 @@ def known(code: str) -> str:
 class Tally:
     """The figures. pushes, refusals: by code, `ok` for a push that was done; weeks: by Monday, of pushes that were done
     and of refusals of whatever; uses: by digest of the grant, what was begun under it, each device and release once;
-    named: digests of grants that were issued here, by their token id."""
+    named: digests of grants that were issued here, by their token id; counting: newer figures are being made."""
 
     records: int = 0
     latest: int | None = None
@@ -53,6 +53,7 @@ class Tally:
     refused_weeks: Counter[int] = field(default_factory=Counter)
     uses: dict[bytes, set[tuple[str, bytes]]] = field(default_factory=dict)
     named: dict[str, bytes] = field(default_factory=dict)
+    counting: bool = False
     error: DevguardError | None = None
 
     def take(self, record: Record) -> None:
@@ -73,6 +74,18 @@ class Tally:
             use = (record.device or "", record.digests.get(DigestOf.MANIFEST, b""))
             self.uses.setdefault(grant, set()).add(use)
 
+    def copy(self) -> Tally:
+        """The figures of this moment, which stay as they are."""
+        return replace(
+            self,
+            pushes=Counter(self.pushes),
+            refusals=Counter(self.refusals),
+            done_weeks=Counter(self.done_weeks),
+            refused_weeks=Counter(self.refused_weeks),
+            uses=dict(self.uses),
+            named=dict(self.named),
+        )
+
     def used(self, cti: str) -> int:
         """How many uses of a grant that was issued here are on record."""
         return len(self.uses.get(self.named.get(cti, b""), ()))
@@ -86,30 +99,43 @@ def _bounded(weeks: Counter[int], week: int) -> None:
 
 @dataclass(slots=True)
 class Tallier:
-    """Keeps the tally of one log. Safe for threads. A log that was set back or changed is counted anew."""
+    """Keeps the tally of one log. Safe for threads. A log that was set back or changed is counted anew. `shown`: the
+    figures of the last time that all was counted; nobody changes them."""
 
     folder: Path
+    shown: Tally = field(default_factory=lambda: Tally(counting=True))
     _tally: Tally = field(default_factory=Tally)
     _last: tuple[int, bytes] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def now(self) -> Tally:
-        """The figures as of now. `error` says why they are not of the whole log; they are of what could be read."""
-        with self._lock:
-            try:
-                new = self._new()
-                if new is None:
-                    self._tally, self._last = Tally(), None
-                    new = read_entries(self.folder)
-                for entry in new:
-                    self._tally.take(entry.record)
-                    self._last = entry.index, entry.seal
-                self._tally.error = None
-            except DevguardError as error:
-                if error.code == "log.missing":
-                    self._tally, self._last = Tally(), None
-                self._tally.error = error
-            return self._tally
+        """The figures as of now. `error` says why they are not of the whole log; they are of what could be read.
+
+        While another thread counts they are those of before, with `counting`: nobody waits twice for a long log.
+        """
+        if not self._lock.acquire(blocking=False):
+            return replace(self.shown, counting=True)
+        try:
+            self._count()
+            self.shown = self._tally.copy()
+            return self.shown
+        finally:
+            self._lock.release()
+
+    def _count(self) -> None:
+        try:
+            new = self._new()
+            if new is None:
+                self._tally, self._last = Tally(), None
+                new = read_entries(self.folder)
+            for entry in new:
+                self._tally.take(entry.record)
+                self._last = entry.index, entry.seal
+            self._tally.error = None
+        except DevguardError as error:
+            if error.code == "log.missing":
+                self._tally, self._last = Tally(), None
+            self._tally.error = error
 
     def _new(self) -> Iterable[Entry] | None:
         """The entries that were not counted yet, oldest first; None where all have to be counted."""

@@ -20,11 +20,11 @@ from devguard.evidence.frame import Broken
 from devguard.evidence.incident import Incident, gather
 from devguard.evidence.log import read_entries
 from devguard.evidence.newest import backwards
-from devguard.evidence.record import Entry, Record
+from devguard.evidence.record import Entry, Record, time_of
 from devguard.evidence.scan import Walk
 
 PAGE: Final = 50
-SEARCH: Final = 50_000
+SEARCH: Final = 20_000
 Row = tuple[int, Record]
 
 
@@ -44,6 +44,21 @@ class Wish:
     before: int | None = None
     limit: int = PAGE
     search: int = SEARCH
+
+    @property
+    def needles(self) -> tuple[bytes, ...]:
+        """What an encoded record has in it when it is wanted: a text stands in it as it is."""
+        texts = (self.device, self.release, self.actor, self.action, self.code)
+        return tuple(one.encode(errors="replace") for one in texts if one)
+
+    def may_have(self, body: bytes, needles: tuple[bytes, ...]) -> bool:
+        """Whether an encoded record can be wanted, without decoding it; of some that are not it says yes."""
+        if not all(one in body for one in needles):
+            return False
+        if self.since is None and self.until is None:
+            return True
+        time = time_of(body)
+        return (self.since is None or time >= self.since) and (self.until is None or time <= self.until)
 
     def has(self, record: Record) -> bool:
         """Whether a record is wanted."""
@@ -73,7 +88,7 @@ class Page:
 def read(folder: Path, wish: Wish, good: int | None = None) -> Page:
     """One page. `good`: how many records of a log that does not hold stand before the first bad one."""
     rows: list[Row] = []
-    searched, last = 0, None
+    searched, last, needles = 0, None, wish.needles
     try:
         with closing(_entries(folder, good)) as entries:  # the log's lock goes with them
             for entry in entries:
@@ -82,8 +97,7 @@ def read(folder: Path, wish: Wish, good: int | None = None) -> Page:
                 if len(rows) == wish.limit or searched == wish.search:
                     return Page(tuple(rows), last, searched)
                 searched, last = searched + 1, entry.index
-                record = entry.record
-                if wish.has(record):
+                if wish.may_have(entry.body, needles) and wish.has(record := entry.record):
                     rows.append((entry.index, record))
     except DevguardError as error:
         return Page(tuple(rows), None, searched, error)

@@ -18,6 +18,7 @@ from console_support import Desk, code_of
 from devguard.cli.home import Home
 from devguard.console.commands import Answer, Commands, secret_pipe
 from devguard.console.table import Role
+from devguard.custody import pkcs8
 from devguard.evidence.log import EvidenceLog
 from evidence_support import STATION
 
@@ -37,10 +38,18 @@ class Here(Commands):
         return Answer(done.status, data, self.shown(how.get("shown") or args), done.err)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def happened(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home: a pump pushed to 1.0.0, 1.1.0 known, technicians listed, grants issued, a burst of refusals."""
+    """A home: a pump pushed to 1.0.0, 1.1.0 known, technicians listed, grants issued, an incident, a refusal."""
     folder = tmp_path_factory.mktemp("pages")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEVGUARD_PASSPHRASE", PASSPHRASE)
+        patch.setattr(pkcs8, "PARALLEL", 1)
+        return happening(world, folder)
+
+
+def happening(world: World, folder: Path) -> Path:
+    """What happens there, by the commands themselves."""
     home = world.copy(folder / "bench")
     at = ("--home", home)
     grant = world.grant(folder / "tech.grant", SERIAL, sites=frozenset(["ward-3"]))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from browser import Start, Tabs, no_violations, reflows
 from cli_support import PASSPHRASE, World, emulator, ok, records, until
 from test_console_pages import PLAN, SERIAL, damage, happened
@@ -89,6 +91,7 @@ def test_without_a_script_by_keyboard_and_on_a_damaged_log(
     assert page.locator("#standing").bounding_box()["y"] < page.locator("form.filters").bounding_box()["y"]  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_what_the_device_says_against_what_is_on_record(
     world: World, serving: Start, tab: Tabs, home: Path, tmp_path: Path
 ) -> None:

@@ -6,14 +6,16 @@ are a stand-in that answers as the command line does.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 
 from console_support import HOST, Desk
-from devguard.console.table import Role
+from devguard.console.table import WAYS, Role
 from devguard.console.tokens import Tokens
 from devguard.evidence.log import EvidenceLog
 from evidence_support import STATION, record
@@ -75,11 +77,41 @@ _FOLDER = tempfile.TemporaryDirectory()
 DESK = desk_of(Path(_FOLDER.name))
 _NOW = int(DESK.clock())
 TOKEN = Tokens(DESK.console.settings.folder).make("tests", Role.VIEWER, _NOW, _NOW + 3600)
-schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", DESK.client.app)
+SCHEMA = schemathesis.openapi.from_asgi("/api/v1/openapi.json", DESK.client.app)
+LIKE = settings(
+    max_examples=6,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.generate),
+)
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
 
-@schema.parametrize()
-@settings(max_examples=15, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck),
-          phases=(Phase.explicit, Phase.generate))  # fmt: skip
+@SCHEMA.parametrize()
+@LIKE
 def test_every_answer_is_one_that_the_description_has(case: schemathesis.Case) -> None:
-    case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"})
+    case.call_and_validate(headers=HEADERS)
+
+
+@pytest.mark.slow
+@SCHEMA.parametrize()
+@settings(LIKE, max_examples=60)
+def test_and_of_many_more_requests(case: schemathesis.Case) -> None:
+    case.call_and_validate(headers=HEADERS)
+
+
+def test_the_description_has_every_way_of_the_api_and_nothing_that_is_none() -> None:
+    described = DESK.get("/api/v1/openapi.json").json()
+    assert {(method.upper(), path) for path, ways in described["paths"].items() for method in ways} == {
+        (way.method, way.path) for way in WAYS if way.api
+    }
+    assert "ValidationError" not in json.dumps(described)
+    for path, ways in described["paths"].items():
+        for operation in ways.values():
+            assert {"200", "400", "401", "403", "409", "421", "500", "503"} <= operation["responses"].keys(), path
+            assert operation["summary"]
+            for status, answer in operation["responses"].items():
+                assert answer["description"]
+                assert status == "200" or "Fault" in json.dumps(answer["content"])

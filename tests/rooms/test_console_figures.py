@@ -108,6 +108,19 @@ def test_a_record_is_counted_once_and_a_log_that_was_replaced_anew(tmp_path: Pat
     assert (tally.records, tally.error, dict(tally.pushes)) == (6, None, {})
 
 
+def test_who_comes_while_it_is_counted_gets_the_figures_of_before(tmp_path: Path) -> None:
+    log = log_of(tmp_path, record(0))
+    tallier = Tallier(tmp_path)
+    shown = tallier.now()
+    log.append(record(1, code="grant.scope"))
+    with tallier._lock:
+        meanwhile = tallier.now()
+    assert (meanwhile.records, meanwhile.counting, meanwhile.refusals) == (1, True, {})
+    assert (tallier.now().records, tallier.now().counting) == (2, False)
+    assert (shown.records, shown.refusals) == (1, {})  # what was handed out stays as it was
+    assert "devguard_evidence_records" not in text(Scene(Tally(counting=True), Standing("none"), 0.0)).decode()
+
+
 def test_uses_of_a_grant_are_devices_and_releases(tmp_path: Path) -> None:
     grant, release = {DigestOf.GRANT: b"g" * 32}, {DigestOf.MANIFEST: b"m" * 32}
     issued = {"cti": "ab" * 16, "expires": "2027-01-01T00:00:00Z", "epoch": "0", "technician": "Tess"}

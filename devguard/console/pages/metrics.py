@@ -21,6 +21,7 @@ MOST_CAMPAIGNS: Final = 20
 _EVERYTHING: Final = 100_000_000
 _HOUR: Final = 3600.0
 _DAY: Final = 86_400
+_PATIENCE: Final = 5.0  # a scrape waits ten seconds as a rule
 
 
 @documented(text="text/plain", tag="metrics")
@@ -31,7 +32,7 @@ async def show_metrics(request: Request) -> Response:
         raise Refused("console.login", "over the network metrics take a token")
     facts = console.facts
     scene = Scene(
-        tally=await facts.tally(),
+        tally=await facts.tally(_PATIENCE),
         standing=await facts.watch.now(older=_HOUR),
         now=facts.now,
         incidents=await _incidents(console),
