@@ -58,8 +58,9 @@ def _planned(
     wish: Mapping[str, Any],
 ) -> tuple[Plan, Goal]:
     """The plan, from its file or from options, and the release that it is for, verified."""
-    from devguard.campaign.plan_file import MAX_SIZE, parse_plan, plan_from_json
+    from devguard.campaign.plan_file import parse_plan, plan_from_json
     from devguard.custody.files import read_limited
+    from devguard.manifest.fields import MAX_SIZE
 
     if file is not None:
         plan = parse_plan(read_limited(file, MAX_SIZE))
