@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from devguard.cli.context import Invocation
-from devguard.cli.group import anchor_in, contact, group_url, open_group, waiting
+from devguard.cli.group import SILENT, anchor_in, contact, group_url, open_group, waiting
 from devguard.cli.times import iso, left
 from devguard.errors import DevguardError
 
@@ -101,7 +101,8 @@ def store_lines(data: dict[str, Any] | None) -> list[str]:
         lines = [f"store  {data['name']} answers{waits}"]
     else:
         heard = "never" if data["heard"] is None else data["heard"]
-        lines = [f"store  SILENT since {data['silent_since']}, heard {heard}{waits}: {data['code']}: {data['message']}"]
+        state = f"SILENT since {data['silent_since']}" if data["code"] in SILENT else "OF NO USE"
+        lines = [f"store  {state}, heard {heard}{waits}: {data['code']}: {data['message']}"]
         lines.append(f"store  {held_text(data)}")
     return [*lines, *(f"store  {one['code']}: {one['message']}; {one['hint']}" for one in data["findings"])]
 

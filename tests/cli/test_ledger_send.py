@@ -215,6 +215,7 @@ def test_a_suspension_reaches_every_station(world: World, home: Path, other: Pat
     ok(*push, "--home", other)
     ok("ledger", "send", "--list", listed(home, tmp_path / "a.list"), "--home", home)
     assert records(home)[-1]["details"]["lists"] == "1"
+    assert ok("ledger", "fetch", "--home", home, "--json").json["changed"] == 0  # its own words are nothing new
     said = ok("ledger", "fetch", "--home", other, "--json").json
     assert (said["lists"], said["changed"], said["findings"]) == (1, 2, [])
     assert devguard(*push, "--home", other).code == "grant.revoked"
@@ -333,6 +334,7 @@ def test_a_store_of_another_version(world: World, home: Path, url: str) -> None:
         conn.execute(text("UPDATE ledger_version SET version_num = '9999'"))
     assert devguard("ledger", "send", "--home", home).code == "ledger.schema"
     assert ok("status", "--no-ports", "--json", "--home", home).json["store"]["code"] == "ledger.schema"
+    assert "store  OF NO USE" in ok("status", "--no-ports", "--home", home).out
 
 
 def test_what_the_store_keeps_of_this_station_was_changed(world: World, home: Path, url: str) -> None:
