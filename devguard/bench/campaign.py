@@ -243,7 +243,7 @@ def _work(
             crash = None
             server.crash()
             result.crashed += 1
-        if wish.duplicates:
+        if wish.duplicates and result.twice * 10 < result.done:
             result.twice += _double(queue, setup, dice)
     result.started = crew.started
     return result

@@ -147,8 +147,9 @@ class Queue:
             job for status in ("todo", "doing") for job in await manager.list_jobs_async(queue=QUEUE, status=status)
         ]
         queued = {job.lock for job in found if job.lock is not None}
+        own = sum(job.queueing_lock is not None for job in found)  # what was put in twice leaves no less room
         due = await asyncio.to_thread(self._due, name)
-        wanted = [serial for serial in due if lock_of(serial) not in queued][: max(self.pace.depth - len(queued), 0)]
+        wanted = [serial for serial in due if lock_of(serial) not in queued][: max(self.pace.depth - own, 0)]
         jobs = [job_of(name, serial, queueing_lock=f"{name}/{serial}") for serial in wanted]
         if not jobs:
             return 0

@@ -167,3 +167,11 @@ def test_a_queue_is_for_postgresql() -> None:
 def test_a_database_that_is_away_is_told_by_its_code(error: Exception) -> None:
     with pytest.raises(LinkError, match=r"ledger\.unreachable: the queue's database does not answer: [^\n]+$"), coded():
         raise error
+
+
+def test_what_is_in_the_queue_twice_leaves_no_less_room(group: Store) -> None:
+    begin(group, plan(), 5)
+    queue = queue_of(group, Bench(group), depth=2)
+    with queue.app.open():
+        queue.app.job_manager.batch_defer_jobs([job_of("c", "IP-0") for _ in range(9)])
+    assert top_up(queue) == 2
