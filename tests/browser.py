@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 PROGRAM = shutil.which("chromium") or "/usr/bin/chromium"
-PATIENCE = 20_000  # milliseconds
+PATIENCE = 40_000  # milliseconds
 
 
 def need_browser() -> None:

@@ -16,7 +16,7 @@ from cli_support import PASSPHRASE, PROGRAMMER, PUMP, World, emulator, ok, recor
 from devguard.bench.pty_line import LineProcess
 from devguard.bench.way import Shape
 
-SLOW, FAST = 57_600, 460_800
+SLOW, FAST = 38_400, 460_800
 SIZE = 120_000
 
 

@@ -398,9 +398,18 @@ def test_nothing_is_approved_that_does_not_wait(desk: Desk, monkeypatch: pytest.
     assert caught.value.code == "console.run"
 
 
-def events(desk: Desk, run: Run, **more: Any) -> list[tuple[str, dict[str, Any]]]:
-    """What a watcher is told until the stream ends: (event, data)."""
-    answer = ask_raw(desk, "GET", f"/bench/runs/{run.id}/events", **more)
+def events(desk: Desk, run: Run, then: Callable[[], object]) -> list[tuple[str, dict[str, Any]]]:
+    """What a watcher is told until the stream ends: (event, data). `then` is done when it watches."""
+
+    def watched() -> None:
+        until(lambda: desk.console.streams > 0)
+        time.sleep(0.2)
+        then()
+
+    thread = threading.Thread(target=watched)
+    thread.start()
+    answer = ask_raw(desk, "GET", f"/bench/runs/{run.id}/events", seconds=60)
+    thread.join()
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["cache-control"] == "no-store"
     blocks = [block.split("\r\n") for block in answer.text.strip().split("\r\n\r\n")]
@@ -410,10 +419,7 @@ def events(desk: Desk, run: Run, **more: Any) -> list[tuple[str, dict[str, Any]]
 def test_watchers_are_told_what_changes_until_the_end(desk: Desk) -> None:
     run = goes_on(desk, err=LINE)
     until(lambda: desk.console.runs.state(run).progress is not None)
-    timer = threading.Timer(0.5, (desk.folder / "go").touch)
-    timer.start()
-    told = events(desk, run)
-    timer.join()
+    told = events(desk, run, then=(desk.folder / "go").touch)
     assert [name for name, _ in told] == ["state", "state"]
     first, last = told[0][1], told[1][1]
     assert (first["phase"], first["percent"], last["phase"]) == ("sending", 40, "ended")
@@ -429,8 +435,7 @@ def test_watching_keeps_nobody_signed_in(desk: Desk) -> None:
     def later() -> None:
         desk.clock.now += limits.idle
 
-    threading.Timer(0.5, later).start()
-    told = events(desk, run)
+    told = events(desk, run, then=later)
     assert told[-1][0] == "signed-out"
     assert code_of(desk.get("/bench")) == "console.login"
     assert alive(run.folder)  # the push goes on
