@@ -41,12 +41,14 @@ class Standing:
 
 @dataclass(slots=True)
 class Watch:
-    """The standing of one log. `patience`: seconds that a page waits for a verification that is under way."""
+    """The standing of one log. `patience`: seconds that a page waits for the first verification; `again`: for a later
+    one, while the last answer can be shown."""
 
     commands: Commands
     folder: Path
     clock: Callable[[], float]
     patience: float = 1.0
+    again: float = 0.15
     _last: tuple[Print, float, Answer] | None = None
     _running: Future[None] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -65,7 +67,7 @@ class Watch:
         if not known.current or known.time is None or self.clock() - known.time > older:
             running = self.begin()
             waiting = asyncio.wrap_future(running)
-            await asyncio.wait([waiting], timeout=self.patience)
+            await asyncio.wait([waiting], timeout=self.patience if known.time is None else self.again)
             if not waiting.done():  # nobody asks for it any more; the thread goes on
                 waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
         return self.look()

@@ -76,7 +76,7 @@ def desk_on(home: Path, tmp_path: Path, role: Role = Role.ADMIN, **more: Any) ->
     desk.clock.now = time.time()
     console = desk.console
     console.commands = console.facts.reads.commands = console.facts.watch.commands = Here(console.settings)
-    console.facts.watch.patience = 60.0
+    console.facts.watch.patience = console.facts.watch.again = 60.0
     return desk.as_role(role)
 
 

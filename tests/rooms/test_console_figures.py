@@ -146,7 +146,7 @@ def test_a_verification_is_shared_and_its_answer_kept_until_the_log_changes(tmp_
     desk = Desk.make(tmp_path)
     desk.answers({"ok": True, "records": 3})
     watch = desk.console.facts.watch
-    watch.patience = 30.0
+    watch.patience = watch.again = 30.0
     assert watch.look().state == "unknown"
 
     async def twice() -> list[Standing]:

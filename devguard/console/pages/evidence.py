@@ -22,7 +22,7 @@ from devguard.console.pages.devices import number, text
 from devguard.console.render import page
 from devguard.console.standing import Standing
 from devguard.console.tally import WEEK, Tally, week_of
-from devguard.custody.files import read_limited
+from devguard.custody.files import file_error, read_limited
 from devguard.errors import CODES, DevguardError, Malformed, Refused
 
 IDENTIFIER: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,99}")
@@ -114,11 +114,15 @@ async def proof_of(console: Console, index: int) -> str:
     facts = console.facts
     if await run_in_threadpool(timeline.one, facts.log, index) is None:
         raise Malformed("console.missing", f"there is no record {index}")
-    with tempfile.TemporaryDirectory(dir=facts.settings.folder, prefix="proof-") as folder:
-        out = Path(folder) / "proof"
-        answer = await console.commands.ask(["evidence", "prove", str(index), "-o", str(out)])
-        answer.require()
-        return read_limited(out, _PROOF).decode()
+    kept = facts.settings.home.make(facts.settings.folder / "uploads")  # what a crash leaves there goes at the start
+    try:
+        with tempfile.TemporaryDirectory(dir=kept, prefix="p-") as folder:
+            out = Path(folder) / "proof"
+            answer = await console.commands.ask(["evidence", "prove", str(index), "-o", str(out)])
+            answer.require()
+            return read_limited(out, _PROOF).decode()
+    except OSError as error:
+        raise file_error(kept, error) from None
 
 
 async def incidents_of(console: Console) -> list[dict[str, Any]]:
