@@ -188,8 +188,16 @@ _UPLOAD: Final = {
                 "required": ["file"],
                 "additionalProperties": False,
                 "properties": {
-                    "file": {"type": "string", "format": "binary", "description": "The release, or a bare image."},
-                    "envelope": {"type": "string", "format": "binary", "description": "With a bare image."},
+                    "file": {
+                        "type": "string",
+                        "contentMediaType": "application/octet-stream",
+                        "description": "The release, or a bare image.",
+                    },
+                    "envelope": {
+                        "type": "string",
+                        "contentMediaType": "application/octet-stream",
+                        "description": "With a bare image.",
+                    },
                     **dict.fromkeys(_FIELDS, _TEXT),
                 },
             }
