@@ -17,6 +17,7 @@ from markupsafe import Markup, escape
 WIDTH: Final = 640
 _LABEL, _COUNT, _BAR, _GAP = 220, 64, 22, 8
 _HIGH, _FOOT, _LEFT = 160, 26, 40
+_LABELLED: Final = 80  # how wide a day is, written out
 _numbers = itertools.count()
 
 
@@ -70,7 +71,7 @@ def columns(
             high = round(count / most * (_HIGH - 12), 1)
             at, top = round(x + number * (wide + 1), 1), round(_HIGH - high, 1)
             parts.append(f'<rect class="bar {escape(kind)}" x="{at}" y="{top}" width="{wide}" height="{high}"/>')
-        if place % every == 0:
+        if place % every == 0 and x + _LABELLED <= WIDTH:
             parts.append(_text(label, x, _HIGH + 18))
     table = tuple((label, str(one), str(other)) for label, one, other in rows)
     return Chart(_svg(title, about, _HIGH + _FOOT, parts), heads, table)
