@@ -61,8 +61,8 @@ def moment(conn: Connection, own: int) -> int:
 
 
 def sites_of(text: str | None) -> frozenset[str]:
-    """The sites of a column that has a comma between them."""
-    return frozenset(text.split(",")) if text else frozenset()
+    """The sites of a column that has a comma between them, as the ledger and this room write them."""
+    return frozenset(filter(None, map(str.strip, (text or "").split(","))))
 
 
 def create(

@@ -38,6 +38,7 @@ from devguard.campaign.store import (
 )
 from devguard.campaign.tables import TABLES, campaigns, members, outcomes
 from devguard.errors import DevguardError, Refused
+from devguard.ledger.derive import text_of
 from devguard.ledger.migrate import migrate
 from devguard.ledger.rebuild import rebuild
 from devguard.ledger.schema import devices
@@ -115,6 +116,20 @@ def test_from_the_first_claim_to_the_end(store: Store) -> None:
     assert found.faults == ()
     assert found.outcomes == 4
     assert refusal(store, claim, "c", "tess", T0 + 61, "e") == "campaign.stopped"
+
+
+def test_a_device_of_several_sites_is_on_each_of_them(store: Store) -> None:
+    """As the ledger writes them, from the grant of the push that showed where the device is."""
+    with store.begin() as conn:
+        settle(conn, 2, site=text_of(["ward-1", "ward-2"]))
+        placed = create(
+            conn, plan(Ring("a", sites=frozenset({"ward-2"})), Ring("b")), GOAL, inventory(conn, PUMP), "x", T0
+        )
+        order(conn, "c", Order.START, "x", T0)
+    assert placed == {"IP-0": 0, "IP-1": 0}
+    assert take(store, "a", site="ward-3") is None
+    assert must(store, "a", site="ward-2").serial == "IP-0"
+    assert must(store, "b", site="ward-1").serial == "IP-1"
 
 
 def test_a_draft_keeps_its_plan_and_hands_out_nothing(store: Store) -> None:
