@@ -120,7 +120,7 @@ def run(wish: Wish, url: str | None = None, say: Say = _nothing) -> Result:
         server = None
         if url is None:
             server = stack.enter_context(postgres())
-            url = server.url
+            url = server.url()
         conninfo(url)  # before a file is made for one that is none
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="devguard-sim-")))
         twice = TWICE if wish.duplicates else 0
