@@ -322,7 +322,7 @@ CODE_ROWS: tuple[tuple[str, int, str, str], ...] = (
      "free disk space, then try again; nothing was kept"),
     ("console.slow", 4, "a command did not end in time and was interrupted; state is safe", "try again"),
     ("console.command", 1, "a command ended without its answer", "run it in a terminal to see what it says"),
-    ("console.busy", 4, "a push to that port goes on, or its device is being asked",
+    ("console.busy", 4, "a push to that port goes on, its device is being asked, or too much is under way",
      "wait until it has ended, or stop it"),
     ("console.run", 3, "there is no such run, or it is not in a state for that", "open the bench page again"),
     ("internal.interrupted", 130, "somebody stopped the command before its end", "run it again; state is safe"),

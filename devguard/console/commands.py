@@ -14,7 +14,7 @@ import re
 import shlex
 import signal
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from devguard.console.settings import Settings
@@ -76,9 +76,14 @@ def secret_pipe(secret: str) -> int:
 
 @dataclass(slots=True)
 class Commands:
-    """Starts commands on this console's home."""
+    """Starts commands on this console's home, so many at once: each is a process."""
 
     settings: Settings
+    _asked: int = 0
+    _turns: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._turns = asyncio.Semaphore(self.settings.limits.commands)
 
     def line(self, args: Sequence[str], *, secret: int | None = None) -> list[str]:
         """The whole command: what is run, and what is recorded of it."""
@@ -100,7 +105,22 @@ class Commands:
         seconds: float | None = None,
     ) -> Answer:
         """Run to the end. `passphrase` goes over a descriptor, `given` over standard input; `shown`: the arguments as
-        people see them. `LinkError("console.slow")` when it takes longer than `seconds`, after it was interrupted."""
+        people see them. `LinkError("console.slow")` when it takes longer than `seconds`, after it was interrupted;
+        `LinkError("console.busy")` where too many wait for their turn already."""
+        limits = self.settings.limits
+        if self._asked >= limits.commands + limits.waiting:
+            raise LinkError("console.busy", "very many commands are running or waiting; try again in a moment")
+        self._asked += 1
+        try:
+            async with self._turns:
+                seconds = limits.command if seconds is None else seconds
+                return await self._run(args, shown or args, passphrase, given, seconds)
+        finally:
+            self._asked -= 1
+
+    async def _run(
+        self, args: Sequence[str], shown: Sequence[str], passphrase: str | None, given: bytes | None, limit: float
+    ) -> Answer:
         secret = None if passphrase is None else secret_pipe(passphrase)
         try:
             process = await asyncio.create_subprocess_exec(
@@ -116,7 +136,6 @@ class Commands:
         finally:
             if secret is not None:
                 os.close(secret)
-        limit = self.settings.limits.command if seconds is None else seconds
         try:
             out, err = await asyncio.wait_for(process.communicate(given), limit)
         except TimeoutError:
@@ -124,9 +143,7 @@ class Commands:
         finally:
             if process.returncode is None:
                 await _ended(process)
-        return Answer(
-            int(process.returncode or 0), _object(out), self.shown(shown or args), err.decode("utf-8", "replace")
-        )
+        return Answer(int(process.returncode or 0), _object(out), self.shown(shown), err.decode("utf-8", "replace"))
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:

@@ -66,6 +66,8 @@ class Limits:
     keep_release: float = 24 * HOUR
     keep_runs: int = 200
     streams: int = 64
+    commands: int = 8
+    waiting: int = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
