@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 import postgres as postgresql
-from conftest import missing
 from devguard.bench.campaign import Result, Wish, run
 from devguard.bench.campaign_check import Books, check
 from devguard.bench.campaign_devices import Devices, LightDevice, judged
@@ -20,6 +19,7 @@ from devguard.campaign.report import Member, Said
 from devguard.campaign.state import Outcome, Phase, State
 from devguard.errors import DevguardError, Refused
 from devguard.session.report import parse_report
+from needs import missing
 
 GOAL = goal().digest
 BROKEN = Path(__file__).resolve().parents[1] / "sim" / "campaign_broken.py"

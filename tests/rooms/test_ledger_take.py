@@ -257,7 +257,7 @@ def check_portions(empty_sqlite: Path, logs: list[list[Record]], data: Any) -> N
 
 
 @given(LOGS, st.data())
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_any_portions_in_any_order_give_what_a_rebuild_gives(
     empty_sqlite: Path, logs: list[list[Record]], data: Any
 ) -> None:
@@ -273,7 +273,7 @@ def test_many_portions_in_any_order(empty_sqlite: Path, logs: list[list[Record]]
 
 
 @given(st.lists(st.binary(max_size=200), min_size=1, max_size=4), st.integers(0, 8), st.binary(max_size=200))
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_whatever_bytes_are_handed_over_nothing_but_our_own_error_comes(
     empty_sqlite: Path, leaves: list[bytes], first: int, note: bytes
 ) -> None:

@@ -20,7 +20,11 @@ from devguard.ledger.store import Store
 
 
 class NoLease(Worker):
-    """Takes a device whatever its row says."""
+    """Takes a device whatever its row says; every job comes twice, which a lease makes harmless."""
+
+    def act(self, campaign: str, serial: str) -> None:
+        for _ in range(2):
+            super().act(campaign, serial)
 
     def claim(self, conn: Any, campaign: str, serial: str, token: str) -> Lease | None:
         where = (members.c.campaign == campaign, members.c.serial == serial)
