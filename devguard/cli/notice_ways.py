@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import SplitResult, urlsplit
 
-from devguard.cli.serve_tls import on_loopback
+from devguard.cli.loopback import on_loopback
 from devguard.errors import LinkError, Malformed
 
 SECONDS: Final = 3.0

@@ -81,7 +81,8 @@ def _prepared(
     invocation: Invocation, stack: ExitStack, wish: dict[str, Any]
 ) -> tuple[tuple[socket.socket, Identity], Settings]:
     """The socket and what the console is told; nothing is served yet."""
-    from devguard.cli.serve_tls import Identity, listen, on_loopback
+    from devguard.cli.loopback import on_loopback
+    from devguard.cli.serve_tls import Identity, listen
     from devguard.console.people import Register
     from devguard.console.settings import MINUTE, Limits, Settings
     from devguard.custody.locks import locked

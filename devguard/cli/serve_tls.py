@@ -17,33 +17,23 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from devguard.cli.loopback import LOCAL
 from devguard.custody.files import read_limited
 from devguard.errors import DevguardError, LinkError, Refused
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-_LOCAL: Final = "localhost"
 _LIMIT: Final = 1 << 20
 _HEAD: Final = 32 * 1024  # bytes of a request's line and headers
 _CONNECTIONS: Final = 512
-
-
-def on_loopback(bind: str) -> bool:
-    """Whether an address is this machine's own alone."""
-    if bind == _LOCAL:
-        return True
-    try:
-        return ipaddress.ip_address(bind).is_loopback
-    except ValueError:
-        return False
 
 
 def listen(bind: str, port: int) -> socket.socket:
     """A listening socket; `LinkError("console.bind")`."""
     try:
         family, kind, proto, _, place = socket.getaddrinfo(
-            "127.0.0.1" if bind == _LOCAL else bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            "127.0.0.1" if bind == LOCAL else bind, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         made = socket.socket(family, kind, proto)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -71,13 +61,13 @@ class Identity:
                 raise Refused("console.tls", "a certificate and its key go together", "give --tls-cert and --tls-key")
             if not loopback:
                 raise Refused("console.tls", "beyond this machine the console is served over TLS only")
-            return cls(_LOCAL, ("127.0.0.1", "[::1]"), None)
+            return cls(LOCAL, ("127.0.0.1", "[::1]"), None)
         _check_pair(cert, key)
         names = _names(cert)
         first = name or next((one for one in names if not _is_address(one)), None)
         if first is None:
             raise Refused("console.tls", "the certificate names no host", "say what browsers call it: --name NAME")
-        more = (_LOCAL, "127.0.0.1", "[::1]") if loopback else ()
+        more = (LOCAL, "127.0.0.1", "[::1]") if loopback else ()
         return cls(first.lower(), tuple(one.lower() for one in (*names, *more)), (cert, key))
 
     def origin(self, port: int) -> str:
